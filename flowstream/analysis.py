@@ -1,0 +1,234 @@
+"""The analysis of one flows partition: blocks in, results out, and a progress record to start again from.
+
+    block -> duplicates dropped by origin -> late rows diverted -> panes -> operators -> results
+
+Everything here is a function of the blocks in their order. ``progress()`` names the position from which a
+reader must go on, with the state as it was there; ``restore`` followed by the blocks from that position on
+gives the same results as never having stopped, and says nothing twice below the panes already closed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from flowstream.batch import FlowBatch, Quality
+from flowstream.blocks import Block, SourcePartition
+from flowstream.errors import StateError
+from flowstream.operators import Operator, Pane, Result
+from flowstream.panes import PaneAssembly, SourceState, Watermarks
+
+PROGRESS_VERSION = 1
+
+
+class SourceProgress(msgspec.Struct, frozen=True, array_like=True):
+    """A source partition as of ``Progress.position``."""
+
+    topic: str
+    partition: int
+    applied: int | None
+    watermark_ns: int | None
+    idle: bool
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Where and with what to start again."""
+
+    version: int
+    position: int  # first flows offset that still holds rows of an open or looked-back pane
+    next_offset: int  # first flows offset not yet read when this was written
+    closed: int | None  # panes below are closed and their results sent
+    expected: list[tuple[str, int]]
+    sources: list[SourceProgress]  # as of position
+    operators: dict[str, bytes]  # snapshots, as of closed
+
+    def encode(self) -> bytes:
+        """Return the record's bytes."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Progress:
+        """Read the record; StateError if this version cannot."""
+        try:
+            progress = msgspec.msgpack.decode(raw, type=cls)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise StateError(f"not a progress record: {error}") from error
+        if progress.version != PROGRESS_VERSION:
+            raise StateError(f"a progress record of version {progress.version}, not {PROGRESS_VERSION}")
+        return progress
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one block. ``len(block.rows) == applied + late + duplicate``."""
+
+    results: list[Result]
+    late: FlowBatch
+    applied: int
+    duplicate: int
+    gap: int  # source offsets that were skipped: lost, and said so
+    panes: int  # panes closed
+
+
+@dataclass(slots=True)
+class _Retained:
+    offset: int
+    last_pane: int | None  # None: holds no row that a pane needs
+    block: Block  # header only
+
+
+class Analysis:
+    """All operators over one flows partition."""
+
+    def __init__(self, operators: Sequence[Operator], pane_ns: int, progress: Progress | None = None) -> None:
+        self.operators = tuple(operators)
+        self._lookback = max((o.lookback for o in operators), default=0)
+        self._watermarks = Watermarks()
+        self._trailing = Watermarks()  # as of the position
+        self._panes = PaneAssembly(pane_ns)
+        self._history: deque[Pane] = deque(maxlen=self._lookback + 1)
+        self._retained: deque[_Retained] = deque()
+        self._next_offset = 0
+        self._said_before = 0  # results of panes below were sent by an earlier life
+        self._read_before = 0
+        if progress is not None:
+            self._restore(progress)
+
+    @property
+    def watermark_ns(self) -> int | None:
+        """The partition's watermark."""
+        return self._watermarks.watermark_ns
+
+    @property
+    def rows_open(self) -> int:
+        """Rows waiting for their pane to close."""
+        return self._panes.rows_open
+
+    def apply(self, offset: int, block: Block) -> Outcome:
+        """Take in the block at a flows offset, which must be at or after the position."""
+        self._next_offset = offset + 1
+        applied_to = self._watermarks.applied(block.source)
+        fresh, gap = block.rows, 0
+        if applied_to is not None:
+            gap = max(0, block.from_offset - applied_to)
+            if block.from_offset < applied_to:
+                fresh = fresh.take(fresh.origin_offset >= applied_to)
+        late = (fresh.quality & Quality.LATE) != 0
+        if self._panes.closed is not None:
+            late |= self._panes.indices(fresh) < self._panes.closed
+        on_time, late_rows = (fresh.take(~late), fresh.take(late)) if late.any() else (fresh, fresh.take(slice(0)))
+        self._panes.add(on_time)
+        self._watermarks.take(block)
+        last_pane = int(self._panes.indices(on_time).max()) if len(on_time) else None
+        header = Block(
+            block.source, block.from_offset, block.to_offset, block.watermark_ns, block.idle, block.sources
+        )
+        self._retained.append(_Retained(offset, last_pane, header))
+        watermark_ns = self._watermarks.watermark_ns
+        results: list[Result] = []
+        panes = 0
+        if watermark_ns is not None:
+            for pane in self._closing(watermark_ns):
+                panes += 1
+                results.extend(self._process(pane))
+            self._release()
+        return Outcome(
+            results,
+            late_rows if offset >= self._read_before else late_rows.take(slice(0)),
+            len(on_time),
+            len(block.rows) - len(fresh),
+            gap,
+            panes,
+        )
+
+    def finish(self) -> list[Result]:
+        """Close every pane that holds rows, and go on until the operators have nothing more to say."""
+        last = self._panes.last_open
+        results: list[Result] = []
+        if last is not None:
+            for pane in self._closing((last + 1) * self._panes.pane_ns):
+                results.extend(self._process(pane))
+        while not self._quiet and self._panes.closed is not None:
+            for pane in self._closing((self._panes.closed + 1) * self._panes.pane_ns):
+                results.extend(self._process(pane))
+        return results
+
+    @property
+    def position(self) -> int:
+        """The first flows offset that still holds rows of an open or looked-back pane."""
+        return self._retained[0].offset if self._retained else self._next_offset
+
+    def progress(self) -> Progress:
+        """Return what to store once all results so far have been sent."""
+        return Progress(
+            PROGRESS_VERSION,
+            self.position,
+            self._next_offset,
+            self._panes.closed,
+            list(self._trailing.expected),
+            [SourceProgress(*source, s.applied, s.watermark_ns, s.idle) for source, s in sorted(self._trailing.states.items())],
+            {o.name: o.snapshot() for o in self.operators},
+        )  # fmt: skip
+
+    def _closing(self, watermark_ns: int) -> Iterator[Pane]:
+        """Yield every pane up to the watermark; empty ones only as long as an operator waits for them."""
+        bound = watermark_ns // self._panes.pane_ns
+        next_index = self._panes.closed
+        for pane in self._panes.close_before(watermark_ns):
+            if next_index is not None:
+                yield from self._empty_until(next_index, pane.index)
+            yield pane
+            next_index = pane.index + 1
+        if next_index is not None:
+            yield from self._empty_until(next_index, bound)
+
+    def _empty_until(self, index: int, end: int) -> Iterator[Pane]:
+        while index < end and not self._quiet:
+            yield self._panes.pane(index)
+            index += 1
+
+    @property
+    def _quiet(self) -> bool:
+        return not any(len(p.rows) for p in self._history) and all(o.quiet for o in self.operators)
+
+    def _process(self, pane: Pane) -> list[Result]:
+        while self._history and self._history[0].index < pane.index - self._lookback:
+            self._history.popleft()
+        self._history.append(pane)
+        if pane.index < self._said_before:
+            return []
+        results: list[Result] = []
+        for operator in self.operators:
+            first = pane.index - operator.lookback
+            results.extend(operator.process([p for p in self._history if p.index >= first]))
+        return results
+
+    def _release(self) -> None:
+        """Move the position past blocks none of whose rows is in an open or looked-back pane."""
+        closed = self._panes.closed
+        if closed is None:
+            return
+        keep_from = closed - self._lookback
+        while self._retained and (self._retained[0].last_pane is None or self._retained[0].last_pane < keep_from):
+            self._trailing.take(self._retained.popleft().block)
+
+    def _restore(self, progress: Progress) -> None:
+        states = {
+            SourcePartition(s.topic, s.partition): SourceState(s.applied, s.watermark_ns, s.idle)
+            for s in progress.sources
+        }
+        for marks in (self._watermarks, self._trailing):
+            marks.states = dict(states)
+            marks.expected = tuple((topic, count) for topic, count in progress.expected)
+        self._next_offset = progress.position
+        self._read_before = progress.next_offset
+        self._said_before = progress.closed or 0
+        at_position = self._watermarks.watermark_ns
+        if at_position is not None:
+            self._panes.closed = at_position // self._panes.pane_ns
+        for operator in self.operators:
+            if operator.name in progress.operators:
+                operator.restore(progress.operators[operator.name])

@@ -1,0 +1,150 @@
+"""One source partition on its way to the flows topic: decode, normalise, judge lateness, route, cut blocks.
+
+Lateness is judged here, row by row, against the source partition's own running watermark: a row is late
+iff its event time lies before ``max(event times before it) - out-of-orderness``. That rests on the order of
+the log alone, so batch boundaries and other partitions cannot change the verdict. A row on time by this rule
+always finds its pane open, because a flows partition's watermark is a minimum over source partitions.
+
+The state is one number, the watermark, and it belongs to an offset: callers keep the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowstream.batch import Array, FlowBatch, Quality
+from flowstream.blocks import Block, SourcePartition, origin_id
+from flowstream.decode import DecodeContext, Payloads, decode
+from flowstream.errors import Reason
+from flowstream.normalise import Normalisation, normalise
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """What is the same for every source partition."""
+
+    sources: tuple[tuple[str, int], ...]  # input topics with their numbers of partitions
+    destinations: int  # partitions of the flows topic
+    out_of_orderness_ns: int
+    normalisation: Normalisation = field(default_factory=Normalisation)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message that gave no rows: its offset, why, and its bytes."""
+
+    offset: int
+    reason: Reason
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What a batch became. ``messages == accepted + len(rejected) + skipped``."""
+
+    blocks: list[Block]  # one per destination, in order; empty blocks carry the watermark
+    rejected: list[Rejected]
+    messages: int
+    skipped: int
+    rows: int
+    rows_late: int
+
+
+def route(addresses: Array, destinations: int) -> NDArray[np.int64]:
+    """Return the flows partition of each source address, (n, 2) words.
+
+    The mixing is the 64-bit finaliser of MurmurHash3 (Appleby) over both words: cheap, and even for
+    addresses that differ only in their last bits.
+    """
+    words = addresses[:, 0] * np.uint64(0x9E3779B97F4A7C15) ^ addresses[:, 1]
+    words = (words ^ (words >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    words = (words ^ (words >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    words ^= words >> np.uint64(33)
+    return (words % np.uint64(destinations)).astype(np.int64)
+
+
+class Ingest:
+    """One source partition's decoder, watermark and chain of offset ranges."""
+
+    def __init__(
+        self,
+        config: IngestConfig,
+        source: SourcePartition,
+        wire_format: str,
+        watermark_ns: int | None = None,
+        next_offset: int | None = None,
+    ) -> None:
+        self.source = source
+        self.watermark_ns = watermark_ns
+        self._config = config
+        self._wire_format = wire_format
+        self._origin_id = origin_id(source, config.sources)
+        self._next_offset = next_offset
+
+    def receive(
+        self,
+        payloads: Payloads,
+        offsets: NDArray[np.int64],
+        timestamps_ns: NDArray[np.int64] | None = None,
+        context: DecodeContext | None = None,
+    ) -> Ingested:
+        """Take in consecutive messages; ``offsets`` ascend, ``timestamps_ns`` are the log's (None for files)."""
+        decoded = decode(self._wire_format, payloads, context)
+        message = decoded.flows.origin_offset.astype(np.int64)
+        reference = None if timestamps_ns is None else timestamps_ns[message]
+        flows, out_of_range = normalise(decoded.flows, self._config.normalisation, reference)
+        reasons = dict(zip(decoded.rejected.tolist(), decoded.reasons.tolist(), strict=True))
+        if out_of_range.any():
+            absurd = np.unique(message[out_of_range])
+            reasons |= dict.fromkeys(absurd.tolist(), int(Reason.TIME_OUT_OF_RANGE))
+            kept = ~np.isin(message, absurd)
+            flows, message = flows.take(kept), message[kept]
+        flows = flows.replace(
+            origin_offset=offsets[message], origin_id=np.full(len(flows), self._origin_id, np.uint32)
+        )
+        flows, rows_late = self._judge_lateness(flows)
+        first = int(offsets[0]) if self._next_offset is None else self._next_offset
+        self._next_offset = int(offsets[-1]) + 1
+        rejected = [
+            Rejected(int(offsets[index]), Reason(code), payloads[index]) for index, code in sorted(reasons.items())
+        ]
+        blocks = self._cut(flows, first, self._next_offset, idle=False)
+        return Ingested(blocks, rejected, len(payloads), len(decoded.skipped), len(flows), rows_late)
+
+    def idle(self, elapsed_ns: int) -> Ingested:
+        """Write down that the partition was silent for ``elapsed_ns`` more: its watermark moves on by that."""
+        if self.watermark_ns is not None:
+            self.watermark_ns += elapsed_ns
+        at = self._next_offset or 0
+        return Ingested(self._cut(FlowBatch.zeros(0), at, at, idle=True), [], 0, 0, 0, 0)
+
+    def _judge_lateness(self, flows: FlowBatch) -> tuple[FlowBatch, int]:
+        if not len(flows):
+            return flows, 0
+        reached = np.maximum.accumulate(flows.time_ns) - self._config.out_of_orderness_ns
+        if self.watermark_ns is not None:
+            np.maximum(reached, self.watermark_ns, out=reached)
+        self.watermark_ns = int(reached[-1])
+        # reached[i] counts row i itself, which cannot be late because of itself: same verdict, one step less.
+        late = flows.time_ns < reached
+        rows_late = int(np.count_nonzero(late))
+        if rows_late:
+            flag = np.where(late, np.uint8(Quality.LATE), np.uint8(0))
+            flows = flows.replace(quality=flows.quality | flag)
+        return flows, rows_late
+
+    def _cut(self, flows: FlowBatch, first: int, to: int, *, idle: bool) -> list[Block]:
+        count = self._config.destinations
+        destination = route(flows.src_addr, count)
+        ordered = flows.take(np.argsort(destination, kind="stable")) if count > 1 else flows
+        bounds = np.searchsorted(np.sort(destination), np.arange(count + 1))
+        return [
+            Block(
+                self.source, first, to, self.watermark_ns, idle, self._config.sources,
+                ordered.take(slice(bounds[d], bounds[d + 1])),
+            )  # fmt: skip
+            for d in range(count)
+        ]

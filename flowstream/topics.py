@@ -1,0 +1,81 @@
+"""Names and shapes of our topics. The version in a name is its schema's: a new shape is a new topic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flowstream.settings import Settings
+
+#: Result streams and the operator that says them.
+STREAMS: Mapping[str, str] = {
+    "distances": "distances",
+    "distance-pairs": "distances",
+    "distance-pair-blocks": "distances",
+    "elephants": "elephants",
+    "sources": "sources",
+    "input-quality": "quality",
+}
+
+BLOCK_BYTES_MAX = 16 << 20  # a flows or changelog message: a block of one huge message's rows, a snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """What a topic should be."""
+
+    name: str
+    purpose: str
+    schema: str  # name of its Avro schema, without version
+    partitions: int
+    config: Mapping[str, str]
+
+
+def name(settings: Settings, stream: str, version: int = 1) -> str:
+    """Return the topic of a stream, e.g. ``flowstream.elephants.v1``."""
+    return f"{settings.topics.prefix}.{stream}.v{version}"
+
+
+def specs(settings: Settings) -> list[TopicSpec]:
+    """Return every topic flowstream writes, in the order of the flow."""
+    hour_ms = 3_600_000
+    flows = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(int(settings.topics.flows_retention_hours * hour_ms)),
+        "max.message.bytes": str(BLOCK_BYTES_MAX),
+    }
+    kept = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(int(settings.topics.results_retention_hours * hour_ms)),
+    }
+    upserted = {**kept, "cleanup.policy": "compact,delete"}
+    wide = {**upserted, "max.message.bytes": str(BLOCK_BYTES_MAX)}
+    count = settings.topics.partitions
+    made = [
+        TopicSpec(name(settings, "flows"), "flow records as columnar blocks", "flow_block", count, flows),
+        TopicSpec(name(settings, "dead-letters"), "messages that could not be used", "dead_letter", count, kept),
+        TopicSpec(name(settings, "late"), "rows behind the watermark", "flow_block", count, {**kept, "max.message.bytes": str(BLOCK_BYTES_MAX)}),
+        TopicSpec(name(settings, "links"), "link capacities", "links", 1, {"cleanup.policy": "compact"}),
+    ]  # fmt: skip
+    purposes = {
+        "distances": "distance summary per source and window",
+        "distance-pairs": "single pairs",
+        "distance-pair-blocks": "all pairs, in blocks",
+        "elephants": "elephant flow events",
+        "sources": "table of sources per window",
+        "input-quality": "doubtful rows per exporter",
+    }
+    for stream, purpose in purposes.items():
+        if STREAMS[stream] in settings.analyses:
+            config = wide if stream in {"sources", "distance-pair-blocks"} else upserted
+            made.append(
+                TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config)
+            )
+    return made
+
+
+def stream_of(settings: Settings, topic: str) -> str | None:
+    """Return which stream a topic name is, None if it is not ours."""
+    head = settings.topics.prefix + "."
+    stream, _, version = topic.removeprefix(head).rpartition(".v")
+    return stream if topic.startswith(head) and stream and version.isdigit() else None
