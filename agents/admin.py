@@ -1,0 +1,114 @@
+"""Topics as they should be and as they are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from agents.client import client_options
+from flowstream.errors import BrokerError
+from flowstream.settings import Settings
+from flowstream.topics import TopicSpec, specs
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic beside what it should be; ``wrong`` is empty where it is right."""
+
+    spec: TopicSpec
+    exists: bool
+    partitions: int
+    wrong: str
+
+
+@asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[Any]:
+    """Connect an admin client; BrokerError where no broker answers."""
+    client = AIOKafkaAdminClient(**client_options(settings.kafka), request_timeout_ms=15_000)
+    try:
+        await client.start()
+    except (KafkaError, OSError) as error:
+        await client.close()
+        raise BrokerError(
+            f"no Kafka broker answers at {settings.kafka.bootstrap} ({error}); "
+            f"start one (flowstream broker start) or set kafka.bootstrap"
+        ) from error
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def wanted(settings: Settings) -> list[TopicSpec]:
+    """Return our topics and the raw ones."""
+    raw = [
+        TopicSpec(i.topic, f"raw input ({i.format})", "", settings.topics.partitions, {"cleanup.policy": "delete"})
+        for i in settings.inputs
+    ]
+    return raw + specs(settings)
+
+
+async def create_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing; return their names."""
+    async with admin_client(settings) as client:
+        existing = set(await client.list_topics())
+        made = [spec for spec in wanted(settings) if spec.name not in existing]
+        if made:
+            response = await client.create_topics([_new(spec, settings.topics.replication) for spec in made])
+            for topic, code, *message in response.topic_errors:
+                error = for_code(code)
+                if code and error is not TopicAlreadyExistsError:
+                    raise BrokerError(f"topic {topic} could not be created: {error.__name__} {' '.join(map(str, message))}")
+        return [spec.name for spec in made]
+
+
+def _new(spec: TopicSpec, replication: int) -> NewTopic:
+    return NewTopic(spec.name, spec.partitions, replication, topic_configs=dict(spec.config))
+
+
+async def check_topics(settings: Settings) -> list[TopicState]:
+    """Compare every topic with what it should be."""
+    async with admin_client(settings) as client:
+        existing = set(await client.list_topics())
+        present = [spec.name for spec in wanted(settings) if spec.name in existing]
+        counts = {t["topic"]: len(t["partitions"]) for t in await client.describe_topics(present)} if present else {}
+        configs = await _configs(client, present)
+    return [_state(spec, counts.get(spec.name), configs.get(spec.name, {}), settings) for spec in wanted(settings)]
+
+
+async def _configs(client: Any, topics: list[str]) -> dict[str, dict[str, str]]:
+    if not topics:
+        return {}
+    found: dict[str, dict[str, str]] = {}
+    responses = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, t) for t in topics])
+    for response in responses:
+        for _code, _message, _kind, topic, entries in response.resources:
+            found[topic] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+def _state(spec: TopicSpec, count: int | None, config: dict[str, str], settings: Settings) -> TopicState:
+    if count is None:
+        return TopicState(spec, exists=False, partitions=0, wrong="missing; flowstream topics creates it")
+    raw = not spec.schema
+    wrong = []
+    if not raw and count != spec.partitions:
+        wrong.append(f"{count} partitions, topics.partitions says {settings.topics.partitions}")
+    for key, value in spec.config.items():
+        if not raw and config and set(config.get(key, "").split(",")) != set(value.split(",")):
+            wrong.append(f"{key} is {config.get(key)}, should be {value}")
+    return TopicState(spec, exists=True, partitions=count, wrong="; ".join(wrong))
+
+
+async def topic_partitions(settings: Settings, topic: str) -> int:
+    """Return how many partitions a topic has; BrokerError where it is not there."""
+    async with admin_client(settings) as client:
+        if topic not in await client.list_topics():
+            raise BrokerError(f"topic {topic}: there is none; flowstream topics creates those of the settings")
+        return len((await client.describe_topics([topic]))[0]["partitions"])

@@ -1,0 +1,189 @@
+"""The flows topic to results: blocks into ``PartitionAnalysis``, results out, progress stored, offsets acked.
+
+The order is what makes a crash harmless: results are sent and acknowledged, then the progress record is
+written, then the events before its position are acked (and Faust flushes the table before it commits them).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from faust.types import TP
+
+from agents.context import Context
+from agents.links import LinkFollower
+from agents.publisher import Outgoing
+from agents.tables import Tables
+from agents.transport import FetchedBatch
+from flowstream.analysis import Outcome
+from flowstream.batch import FlowBatch
+from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
+from flowstream.errors import StateError
+from flowstream.operators import Result
+from flowstream.pipeline import PartitionAnalysis
+from flowstream.topics import name
+
+
+@dataclass(slots=True)
+class _Part:
+    """A flows partition assigned to this worker."""
+
+    work: PartitionAnalysis
+    epoch: int
+    position: int  # blocks before it are of no use
+    unacked: deque[FetchedBatch] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What came of a batch of blocks."""
+
+    outgoing: list[Outgoing] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    panes: int = 0
+    applied: int = 0
+    late: int = 0
+    duplicate: int = 0
+    gap: int = 0
+    refused: int = 0
+
+
+class AnalysesAgent:
+    """Hosts all enabled operators over the flows partitions of this worker."""
+
+    def __init__(self, context: Context, tables: Tables, links: LinkFollower) -> None:
+        self._context = context
+        self._tables = tables
+        self._links = links
+        self._parts: dict[TP, _Part] = {}
+        self._rewound: dict[TP, int] = {}
+
+    async def run(self, stream: Any) -> None:
+        """Consume the flows topic for ever."""
+        async for event in stream.noack().events():
+            batch: FetchedBatch = event.value
+            if not batch.void:
+                await self.take(batch)
+
+    async def take(self, batch: FetchedBatch) -> None:
+        """Apply one batch of blocks."""
+        part = await self._part(batch)
+        if part is None:
+            return
+        metrics = self._context.metrics
+        part.work.replace_links(self._links.table)
+        with metrics.pane_seconds.time():
+            done = await asyncio.to_thread(self._work, part, batch)
+        if batch.void:
+            return
+        await self._context.publisher.publish(done.outgoing)
+        if batch.void:
+            return
+        batch.release()
+        part.unacked.append(batch)
+        self._count(batch.tp, done, part)
+        if done.panes:
+            self._store(batch.tp, part, done)
+
+    def _store(self, tp: TP, part: _Part, done: _Done) -> None:
+        progress = part.work.analysis.progress()
+        self._tables.keep_results(tp.partition, done.results)
+        self._tables.store_progress(tp.partition, progress)
+        while part.unacked and part.unacked[0].next_offset <= progress.position:
+            self._context.consumer.ack_batch(part.unacked.popleft())
+
+    async def _part(self, batch: FetchedBatch) -> _Part | None:
+        tp = batch.tp
+        known = self._parts.get(tp)
+        if known is not None and known.epoch == batch.epoch:
+            return known
+        progress = self._tables.progress(tp.partition)
+        if progress is not None and progress.position < batch.first_offset:
+            # A worker that did not know it had been replaced may have stored an older record than the
+            # committed offset belongs to. What lies between is still in the log: read it again.
+            if self._rewound.get(tp) != progress.position:
+                self._rewound[tp] = progress.position
+                await self._context.consumer.rewind(tp, progress.position)
+                return None
+            self._context.app.log.error(
+                f"{tp}: offsets {progress.position} to {batch.first_offset} are gone (retention): "
+                f"windows open at that time are incomplete"
+            )
+        work = PartitionAnalysis(self._context.settings, self._links.table, progress)
+        position = 0 if progress is None else progress.position
+        self._parts[tp] = _Part(work, batch.epoch, position)
+        return self._parts[tp]
+
+    def _work(self, part: _Part, batch: FetchedBatch) -> _Done:
+        done = _Done()
+        for record in batch.records:
+            if record.offset < part.position:
+                continue
+            try:
+                block = decode_block(record.value or b"")
+            except StateError as error:
+                done.refused += 1
+                done.outgoing.append(self._dead_letter(batch.tp, record, str(error)))
+                continue
+            part.work.tell_sources(block)
+            outcome = part.work.analysis.apply(record.offset, block)
+            self._add(done, batch.tp, record.offset, block, outcome)
+        headers = self._context.lineage(
+            batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
+        )
+        for result in done.results:
+            value = self._context.encoder.encode(result)
+            topic = name(self._context.settings, result.stream)
+            done.outgoing.append(Outgoing(topic, batch.tp.partition, result.key.encode(), value, headers))
+        return done
+
+    def _add(self, done: _Done, tp: TP, offset: int, block: Block, outcome: Outcome) -> None:
+        done.results.extend(outcome.results)
+        done.panes += outcome.panes
+        done.applied += outcome.applied
+        done.late += len(outcome.late)
+        done.duplicate += outcome.duplicate
+        done.gap += outcome.gap
+        if len(outcome.late):
+            done.outgoing.append(self._late(tp, offset, block, outcome.late))
+
+    def _late(self, tp: TP, offset: int, block: Block, rows: FlowBatch) -> Outgoing:
+        """Make the record of late rows: the same columns, keyed by the flows offset they came from."""
+        late = Block(
+            SourcePartition(*block.source), block.from_offset, block.to_offset, block.watermark_ns, block.idle, block.sources, rows
+        )  # fmt: skip
+        key = f"{tp.topic}-{tp.partition}-{offset}".encode()
+        headers = self._context.lineage(tp.topic, tp.partition, offset, offset)
+        return Outgoing(name(self._context.settings, "late"), tp.partition, key, encode_block(late), headers)
+
+    def _dead_letter(self, tp: TP, record: Any, detail: str) -> Outgoing:
+        self._context.app.log.warning(f"{tp} offset {record.offset}: {detail}")
+        payload = record.value or b""
+        value = self._context.encoder.encode_record("dead_letter", {
+            "topic": tp.topic, "partition": tp.partition, "offset": record.offset, "format": "flow-block",
+            "reason": "malformed", "payload": payload[: self._context.payload_bytes_max], "payload_bytes": len(payload),
+        })  # fmt: skip
+        key = f"{tp.topic}-{tp.partition}-{record.offset}".encode()
+        return Outgoing(name(self._context.settings, "dead-letters"), tp.partition, key, value)
+
+    def _count(self, tp: TP, done: _Done, part: _Part) -> None:
+        metrics = self._context.metrics
+        metrics.rows_applied.inc(done.applied)
+        metrics.rows_late.inc(done.late)
+        metrics.rows_duplicate.inc(done.duplicate)
+        metrics.block_gaps.inc(done.gap)
+        metrics.blocks_rejected.inc(done.refused)
+        metrics.panes_closed.inc(done.panes)
+        for result in done.results:
+            metrics.results_sent.labels(name(self._context.settings, result.stream)).inc()
+        metrics.rows_open.labels(tp.partition).set(part.work.analysis.rows_open)
+        watermark_ns = part.work.analysis.watermark_ns
+        if watermark_ns is not None:
+            metrics.watermark_lag_seconds.labels(tp.partition).set(time.time() - watermark_ns / 1e9)
+        end = self._context.consumer.highwater(tp)
+        if end is not None and part.unacked:
+            metrics.offset_lag.labels(tp.topic, tp.partition).set(max(0, end - part.unacked[-1].next_offset))

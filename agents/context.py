@@ -1,0 +1,47 @@
+"""What the agents share: the parts that ``create_app`` puts together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from agents.publisher import Publisher
+from agents.transport import BatchConsumer
+from flowstream import __version__
+from flowstream.metrics import Metrics
+from flowstream.results import ResultEncoder
+from flowstream.settings import Settings
+
+
+@dataclass(slots=True)
+class Context:
+    """Settings, metrics, the way out, and the Faust app."""
+
+    settings: Settings
+    metrics: Metrics
+    publisher: Publisher
+    encoder: ResultEncoder
+    app: Any
+    payload_bytes_max: int = 64 << 10  # of a dead letter: the rest can be read at its offset
+
+    @property
+    def consumer(self) -> BatchConsumer:
+        """The running consumer."""
+        consumer: BatchConsumer = self.app.consumer
+        return consumer
+
+    async def source_topics(self) -> tuple[tuple[str, int], ...]:
+        """Return the input topics with their numbers of partitions, in the order of the settings."""
+        counted = []
+        for chosen in self.settings.inputs:
+            count = self.consumer.topic_partitions(chosen.topic)
+            counted.append((chosen.topic, count or 1))
+        return tuple(counted)
+
+    def lineage(self, topic: str, partition: int, first: int, last: int) -> list[tuple[str, bytes]]:
+        """Return the headers that say where a record came from and what made it."""
+        return [
+            ("source", f"{topic}-{partition}:{first}-{last}".encode()),
+            ("settings", self.settings.digest().encode()),
+            ("flowstream", __version__.encode()),
+        ]

@@ -1,0 +1,144 @@
+"""Raw topics to the flows topic: one event is one fetched batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from faust.types import TP
+
+from agents.context import Context
+from agents.publisher import Outgoing
+from agents.transport import FetchedBatch
+from flowstream.blocks import SourcePartition, encode_block
+from flowstream.decode import DecodeContext, Payloads
+from flowstream.ingest import Ingest, Ingested
+from flowstream.pipeline import MESSAGES_PER_BLOCK, ingest_config
+from flowstream.topics import name
+
+
+class _Source:
+    """A source partition assigned to this worker."""
+
+    def __init__(self, ingest: Ingest, epoch: int, next_offset: int | None) -> None:
+        self.ingest = ingest
+        self.epoch = epoch
+        self.next_offset = next_offset
+        self.active_at = time.monotonic()
+        self.lock = asyncio.Lock()
+
+
+class IngestAgent:
+    """Decodes, judges lateness, routes and publishes; then acks, with the watermark as the state."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._sources: dict[TP, _Source] = {}
+        self._formats = {i.topic: i.format for i in context.settings.inputs}
+        self._flows = name(context.settings, "flows")
+        self._dead_letters = name(context.settings, "dead-letters")
+        self._decode_context = DecodeContext()
+
+    async def run(self, stream: Any) -> None:
+        """Consume the raw topics for ever."""
+        async for event in stream.noack().events():
+            batch: FetchedBatch = event.value
+            if not batch.void:
+                await self.take(batch)
+
+    async def take(self, batch: FetchedBatch) -> None:
+        """Ingest one batch."""
+        source = await self._source(batch.tp, batch.epoch)
+        metrics = self._context.metrics
+        async with source.lock:
+            payloads, offsets, times = batch.payloads(), batch.offsets(), batch.timestamps_ns()
+            for start in range(0, len(batch), MESSAGES_PER_BLOCK):
+                part = slice(start, start + MESSAGES_PER_BLOCK)
+                with metrics.decode_seconds.time():
+                    ingested, records = await asyncio.to_thread(
+                        self._work, source.ingest, payloads.slice(start, start + MESSAGES_PER_BLOCK), offsets[part], times[part]
+                    )  # fmt: skip
+                if batch.void:
+                    return
+                await self._context.publisher.publish(records)
+                self._count(batch.tp, ingested)
+            source.next_offset = batch.next_offset
+            source.active_at = time.monotonic()
+            self._context.consumer.ack_batch(batch, _state(source.ingest))
+            self._report_lag(batch.tp, batch.next_offset)
+
+    async def advance_idle(self) -> None:
+        """Write into the log which source partitions are silent. Called every second or so."""
+        idle_after_s = self._context.settings.time.idle_after_s
+        consumer = self._context.consumer
+        for tp in sorted(consumer.assignment()):
+            if tp.topic not in self._formats or not consumer.flow_active:
+                continue
+            source = await self._source(tp, consumer.epoch(tp))
+            elapsed_s = time.monotonic() - source.active_at
+            if elapsed_s < idle_after_s or source.lock.locked() or not self._read_to_end(tp, source):
+                continue
+            async with source.lock:
+                ingested = source.ingest.idle(round(elapsed_s * 1e9))
+                source.active_at = time.monotonic()
+                await self._context.publisher.publish(self._blocks(ingested))
+                if consumer.epoch(tp) == source.epoch:
+                    consumer.revise_state(tp, _state(source.ingest))
+
+    def _read_to_end(self, tp: TP, source: _Source) -> bool:
+        end = self._context.consumer.highwater(tp)  # None until the first answer of the broker
+        return end is not None and (source.next_offset or 0) >= end
+
+    async def _source(self, tp: TP, epoch: int) -> _Source:
+        known = self._sources.get(tp)
+        if known is not None and known.epoch == epoch:
+            return known
+        committed = self._context.consumer.committed.get(tp)
+        watermark_ns = int(committed.state) if committed is not None and committed.state else None
+        config = ingest_config(self._context.settings, await self._context.source_topics())
+        partition = SourcePartition(tp.topic, tp.partition)
+        next_offset = None if committed is None else committed.offset
+        ingest = Ingest(config, partition, self._formats[tp.topic], watermark_ns, next_offset)
+        self._sources[tp] = _Source(ingest, epoch, next_offset)
+        return self._sources[tp]
+
+    def _work(self, ingest: Ingest, payloads: Payloads, offsets: Any, times: Any) -> tuple[Ingested, list[Outgoing]]:
+        ingested = ingest.receive(payloads, offsets, times, self._decode_context)
+        records = list(self._blocks(ingested))
+        tp = ingest.source
+        for bad in ingested.rejected:
+            value = self._context.encoder.encode_record("dead_letter", {
+                "topic": tp.topic, "partition": tp.partition, "offset": bad.offset, "format": self._formats[tp.topic],
+                "reason": bad.reason.label, "payload": bad.payload[: self._context.payload_bytes_max],
+                "payload_bytes": len(bad.payload),
+            })  # fmt: skip
+            key = f"{tp.topic}-{tp.partition}-{bad.offset}".encode()
+            destination = tp.partition % self._context.settings.topics.partitions
+            records.append(Outgoing(self._dead_letters, destination, key, value))
+        return ingested, records
+
+    def _blocks(self, ingested: Ingested) -> Iterable[Outgoing]:
+        for destination, block in enumerate(ingested.blocks):
+            key = f"{block.source.topic}-{block.source.partition}".encode()
+            yield Outgoing(self._flows, destination, key, encode_block(block))
+
+    def _count(self, tp: TP, ingested: Ingested) -> None:
+        metrics = self._context.metrics
+        wire_format = self._formats[tp.topic]
+        metrics.records_consumed.labels(tp.topic, wire_format).inc(ingested.messages)
+        metrics.rows_decoded.labels(wire_format).inc(ingested.rows)
+        if ingested.skipped:
+            metrics.records_skipped.labels(tp.topic).inc(ingested.skipped)
+        for bad in ingested.rejected:
+            metrics.records_rejected.labels(tp.topic, bad.reason.label).inc()
+
+    def _report_lag(self, tp: TP, next_offset: int) -> None:
+        end = self._context.consumer.highwater(tp)
+        if end is not None:
+            self._context.metrics.offset_lag.labels(tp.topic, tp.partition).set(max(0, end - next_offset))
+
+
+def _state(ingest: Ingest) -> str:
+    return "" if ingest.watermark_ns is None else str(ingest.watermark_ns)

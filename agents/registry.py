@@ -1,0 +1,41 @@
+"""Registers our schemas with a Confluent-compatible registry, where one is configured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+
+from flowstream import schemas
+from flowstream.errors import BrokerError
+from flowstream.settings import Settings
+from flowstream.topics import specs
+
+
+async def register_schemas(settings: Settings) -> dict[str, int]:
+    """Register the schema of each topic under ``<topic>-value``; return ids by schema name, {} without registry.
+
+    Raises BrokerError where the registry cannot be reached or refuses a schema.
+    """
+    url = settings.output.schema_registry_url.rstrip("/")
+    if not url or settings.output.format == "json":
+        return {}
+    ids: dict[str, int] = {}
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        for spec in specs(settings):
+            if spec.schema in {"flow_block", "links"}:
+                continue  # ours alone: always single-object
+            ids[spec.schema] = await _register(session, url, spec.name, spec.schema)
+    return ids
+
+
+async def _register(session: aiohttp.ClientSession, url: str, topic: str, schema: str) -> int:
+    body = {"schema": (schemas.directory() / f"{schema}.v1.avsc").read_text("utf-8"), "schemaType": "AVRO"}
+    try:
+        async with session.post(f"{url}/subjects/{topic}-value/versions", json=body) as response:
+            answer: Any = await response.json(content_type=None)
+            if response.status != 200:
+                raise BrokerError(f"schema registry {url} refuses {schema}: {answer}")
+            return int(answer["id"])
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise BrokerError(f"schema registry {url} cannot be reached: {error}; check output.schema_registry_url") from error

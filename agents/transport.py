@@ -1,0 +1,265 @@
+"""The batch transport: one Faust event per fetched batch of a partition, and commit positions that are exact.
+
+Faust's consumer makes an event, and about ten callbacks, of every record. Here the topics named in
+``app.batched_topics`` are delivered as they were fetched: one event whose value is a ``FetchedBatch``. Faust's
+own topics (changelogs) go the usual way.
+
+Rule 1: batches are noted in fetch order. What may be committed is the end of the unbroken run of acked
+        batches, whatever later ones are acked: nothing in flight is ever skipped.
+Rule 2: a commit carries a string beside the offset, the state that belongs to it. Offset and state move
+        together in one write that the group coordinator fences; an offset reset by any tool drops the state.
+Rule 3: a partition's epoch changes whenever its reading position was moved. Batches of an older epoch are
+        void: their acks are ignored, and their readers must drop them.
+
+This file is the only one that reaches below the documented surface of Faust and aiokafka (both pinned).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import faust
+import numpy as np
+from aiokafka.errors import CommitFailedError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from numpy.typing import NDArray
+
+from flowstream.decode import Payloads
+
+
+class Committed(NamedTuple):
+    """A committed position and the state that was committed with it ("" where none was)."""
+
+    offset: int
+    state: str
+
+
+class FetchedBatch:
+    """Consecutive records of one partition, as fetched."""
+
+    __slots__ = ("_consumer", "acked", "epoch", "first_offset", "next_offset", "records", "state", "tp")
+
+    def __init__(self, tp: TP, records: list[Any], epoch: int, consumer: BatchConsumer) -> None:
+        self.tp = tp
+        self.records = records
+        self.epoch = epoch
+        self.acked = False
+        self.state = ""
+        self.first_offset: int = records[0].offset
+        self.next_offset: int = records[-1].offset + 1
+        self._consumer = consumer
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def release(self) -> None:
+        """Drop the records: what is left is enough to ack the batch later."""
+        self.records = []
+
+    @property
+    def void(self) -> bool:
+        """Whether the partition was moved or lost since this was fetched."""
+        return self._consumer.epoch(self.tp) != self.epoch
+
+    def payloads(self) -> Payloads:
+        """Return the records' values."""
+        return Payloads.from_values([r.value for r in self.records])
+
+    def offsets(self) -> NDArray[np.int64]:
+        """Return the records' offsets."""
+        return np.fromiter((r.offset for r in self.records), np.int64, len(self.records))
+
+    def timestamps_ns(self) -> NDArray[np.int64]:
+        """Return the records' timestamps: the log's clock."""
+        return np.fromiter((r.timestamp for r in self.records), np.int64, len(self.records)) * 1_000_000
+
+
+class BatchSchema(faust.Schema):
+    """Hand a fetched batch through Faust as it is."""
+
+    async def decode(self, app: Any, message: Any, *, propagate: bool = False) -> Any:  # noqa: ARG002
+        """Make the event; there is nothing to decode yet."""
+        return app.create_event(None, message.value, {}, message)
+
+    def compile(self, app: Any, **_options: Any) -> Any:
+        """Return the function Faust calls for each message."""
+
+        async def decode(message: Any, **_: Any) -> Any:
+            return app.create_event(None, message.value, {}, message)
+
+        return decode
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """The client thread: reads and writes committed state beside committed offsets."""
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Move every assigned partition to its committed offset, or to where a new group starts."""
+        return await self.call_thread(self._seek_to_committed)
+
+    async def _seek_to_committed(self) -> dict[TP, int | None]:
+        client = self._ensure_consumer()
+        assigned = list(client.assignment())
+        if not assigned:
+            return {}
+        fetched = await client._coordinator.fetch_committed_offsets(assigned)  # noqa: SLF001
+        positions: dict[TP, int | None] = {}
+        for tp in assigned:
+            found = fetched.get(tp)
+            key = TP(tp.topic, tp.partition)
+            if found is None or found.offset < 0:
+                # aiokafka leaves the position alone where nothing is committed; what was fetched and
+                # then dropped by a rebalance would never be read again.
+                positions[key] = None
+                if self.app.conf.consumer_auto_offset_reset == "earliest":
+                    await client.seek_to_beginning(tp)
+                self.consumer.committed.pop(key, None)
+            else:
+                positions[key] = found.offset
+                client.seek(tp, found.offset)
+                self.consumer.committed[key] = Committed(found.offset, found.metadata or "")
+        return positions
+
+    async def commit_with_state(self, offsets: Mapping[TP, Committed]) -> bool:
+        """Commit offsets with the state that belongs to each; False where the group has moved on."""
+        return bool(await self.call_thread(self._commit_with_state, offsets))
+
+    async def _commit_with_state(self, offsets: Mapping[TP, Committed]) -> bool:
+        client = self._ensure_consumer()
+        assigned = client.assignment()
+        wanted = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(c.offset, c.state)
+            for tp, c in offsets.items()
+            if TopicPartition(tp.topic, tp.partition) in assigned
+        }
+        if not wanted:
+            return False
+        try:
+            await client.commit(wanted)
+        except CommitFailedError:
+            return False  # rebalanced: the next owner reads again from the last commit
+        return True
+
+
+class BatchConsumer(driver.Consumer):
+    """Faust's consumer, with batches for ``app.batched_topics``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.committed: dict[TP, Committed] = {}
+        self._noted: dict[TP, deque[FetchedBatch]] = {}
+        self._epochs: dict[TP, int] = {}
+        super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def is_batched(self, topic: str) -> bool:
+        """Whether a topic is delivered in batches."""
+        return topic in self.app.batched_topics
+
+    def epoch(self, tp: TP) -> int:
+        """Return a number that changes whenever the partition's reading position was moved."""
+        return self._epochs.get(tp, 0)
+
+    def _move(self, tps: Iterable[TP]) -> None:
+        for tp in tps:
+            self._epochs[tp] = self.epoch(tp) + 1
+            self._noted.pop(tp, None)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+        fetched = await super()._getmany(active_partitions=active_partitions, timeout=timeout)
+        if not fetched:
+            return fetched
+        return {
+            tp: [FetchedBatch(tp, records, self.epoch(tp), self)] if records and self.is_batched(tp.topic) else records
+            for tp, records in fetched.items()
+        }
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        if not isinstance(record, FetchedBatch):
+            return super()._to_message(tp, record)
+        self._noted.setdefault(tp, deque()).append(record)
+        last = record.records[-1]
+        # The message stands at its last offset: Faust drops messages below the offset it has read.
+        return ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, [], None, record,
+            None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        if not self.is_batched(tp.topic):
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    def ack_batch(self, batch: FetchedBatch, state: str = "") -> None:
+        """Mark a batch as done; ``state`` is what to commit with its end."""
+        batch.state = state
+        batch.acked = True
+
+    def revise_state(self, tp: TP, state: str) -> None:
+        """Change the state to commit with the position that is committed already."""
+        if not self._noted.get(tp) and tp in self.committed:
+            self._noted.setdefault(tp, deque()).append(_Revision(self.committed[tp].offset, state))  # type: ignore[arg-type]
+
+    def _committable(self) -> dict[TP, Committed]:
+        """Take the acked run off the head of each partition's notes."""
+        ready: dict[TP, Committed] = {}
+        for tp, noted in self._noted.items():
+            while noted and noted[0].acked:
+                batch = noted.popleft()
+                ready[tp] = Committed(batch.next_offset, batch.state)
+        return ready
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: FBT001, FBT002
+        """Commit batched topics by their acked runs, then the others as Faust does."""
+        ready = self._committable()
+        done = False
+        if ready:
+            # Whatever was sent because of these batches goes first: state before position.
+            await self.app.producer.flush()
+            done = await self._thread.commit_with_state(ready)
+            if done:
+                self.committed.update(ready)
+                self._committed_offset.update({tp: c.offset for tp, c in ready.items()})
+                self.app.monitor.on_tp_commit({tp: c.offset for tp, c in ready.items()})
+        return bool(await super().force_commit(topics, start_new_transaction)) or done
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Move to the committed offsets: batches on their way are void."""
+        self._move(list(self.assignment()))
+        return await super().seek_to_committed()
+
+    async def rewind(self, tp: TP, offset: int) -> None:
+        """Read a partition again from an offset below the committed one."""
+        self._move([tp])
+        await self.seek(tp, offset)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Forget what was noted of lost partitions."""
+        self._move(revoked)
+        await super().on_partitions_revoked(revoked)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Skip Faust's livelock warnings for batched topics: they count single events."""
+        if not self.is_batched(tp.topic):
+            super().verify_event_path(now, tp)
+
+
+class _Revision:
+    """Stands in the notes where only the state of a committed position changed."""
+
+    acked = True
+
+    def __init__(self, next_offset: int, state: str) -> None:
+        self.next_offset = next_offset
+        self.state = state
+
+
+class BatchTransport(driver.Transport):
+    """Faust's aiokafka transport with our consumer."""
+
+    Consumer = BatchConsumer

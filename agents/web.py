@@ -1,0 +1,154 @@
+"""The worker's web views: metrics, health, and the table of sources.
+
+A partition's sources are served by the worker that holds it. A request for the others is passed on to their
+workers, found in the assignment that Faust's leader hands out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+from aiohttp.web import Response
+from faust.types import TP
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from agents.context import Context
+from agents.tables import Tables
+from flowstream.batch import address_words, packed_to_words
+from flowstream.ingest import route
+from flowstream.sources import SourceBlock
+
+TOP_MAX = 1000
+
+
+def add_views(context: Context, tables: Tables | None) -> None:
+    """Put our pages on the app's web server."""
+    app = context.app
+
+    @app.page("/metrics")
+    async def metrics(_self: Any, _request: Any) -> Response:
+        text = generate_latest(context.metrics.registry)
+        return Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    @app.page("/health")
+    async def health(_self: Any, _request: Any) -> Response:
+        return _json({"status": "rebalancing" if app.rebalancing else "ok", "assigned": _assigned(app)})
+
+    if tables is not None:
+        views = SourceViews(context, tables)
+        app.page("/sources")(lambda _self, request: views.top(request))
+        app.page("/sources/{address}")(lambda _self, request, address: views.one(request, address))
+
+
+class SourceViews:
+    """``/sources`` and ``/sources/<address>``."""
+
+    def __init__(self, context: Context, tables: Tables) -> None:
+        self._context = context
+        self._tables = tables
+
+    async def one(self, request: Any, address: str) -> Response:
+        """Return a source's windows, newest first: ``?window=<start ns>`` for one, ``?limit=N`` for more."""
+        try:
+            words = packed_to_words(b"".join(w.to_bytes(8, "big") for w in address_words(address)))
+            window, limit = _number(request, "window"), _number(request, "limit") or 1
+        except ValueError as error:
+            return _json({"error": str(error)}, 400)
+        partition = int(route(words, self._context.settings.topics.partitions)[0])
+        if not self._holds(partition):
+            return await self._forward(request, partition)
+        found = []
+        for start, p in self._tables.windows(partition):
+            if window in (None, start):
+                row = self._lookup(p, start, words)
+                found.extend([row] if row is not None else [])
+            if len(found) >= limit:
+                break
+        return _json({"address": address, "windows": found}, 200 if found else 404)
+
+    async def top(self, request: Any) -> Response:
+        """Return the top sources of a window: ``?window=<start ns>&top=N&by=bytes`` (newest window, 10)."""
+        try:
+            window, top = _number(request, "window"), min(_number(request, "top") or 10, TOP_MAX)
+        except ValueError as error:
+            return _json({"error": str(error)}, 400)
+        by = request.query.get("by", "estimated_bytes")
+        local = request.query.get("local") == "1"
+        others = [] if local else await self._elsewhere(request)
+        starts = [s for s, _ in self._tables.windows()] + [o["window_start_ns"] for o in others if o]
+        window = max(starts, default=None) if window is None else window
+        if window is None:
+            return _json({"error": "no window has closed yet"}, 404)
+        rows: list[dict[str, Any]] = []
+        try:
+            for start, p in self._tables.windows():
+                block = self._tables.sources(p, start) if start == window else None
+                rows.extend([] if block is None else block.top(top, by))
+        except (KeyError, ValueError):
+            return _json({"error": f"by={by}: no such column"}, 400)
+        rows.extend(r for o in others if o and o["window_start_ns"] == window for r in o["sources"])
+        rows.sort(key=lambda r: (-(r[by] or 0), r["src_addr"]))
+        return _json({"window_start_ns": window, "by": by, "sources": rows[:top]})
+
+    def _lookup(self, partition: int, start: int, words: Any) -> dict[str, Any] | None:
+        block: SourceBlock | None = self._tables.sources(partition, start)
+        row = None if block is None else block.lookup((int(words[0, 0]), int(words[0, 1])))
+        return None if row is None else {"window_start_ns": start, **row}
+
+    def _holds(self, partition: int) -> bool:
+        return TP(self._changelog, partition) in self._context.consumer.assignment()
+
+    @property
+    def _changelog(self) -> str:
+        return str(self._tables.sources_table.changelog_topic.get_topic_name())
+
+    def _urls(self) -> dict[str, list[int]]:
+        app = self._context.app
+        return {
+            str(url): topics.get(self._changelog, [])
+            for url, topics in app.router.table_metadata(self._tables.sources_table.name).items()
+        }
+
+    async def _forward(self, request: Any, partition: int) -> Response:
+        url = next((u for u, partitions in self._urls().items() if partition in partitions), None)
+        if url is None or request.query.get("forwarded"):
+            return _json({"error": "the partition is moving between workers; try again"}, 503)
+        status, answer = await self._get(f"{url}{request.path}", {**request.query, "forwarded": "1"})
+        return _json(answer, status)
+
+    async def _elsewhere(self, request: Any) -> list[Any]:
+        mine = str(self._context.app.conf.canonical_url)
+        query = {**request.query, "local": "1"}
+        asked = [self._get(f"{url}{request.path}", query) for url in self._urls() if url.rstrip("/") != mine.rstrip("/")]
+        return [answer for status, answer in await asyncio.gather(*asked) if status == 200]
+
+    async def _get(self, url: str, query: dict[str, str]) -> tuple[int, Any]:
+        timeout = aiohttp.ClientTimeout(total=5)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, params=query) as response:
+                return response.status, await response.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return 503, {"error": f"the worker at {url} does not answer: {error}"}
+
+
+def _number(request: Any, name: str) -> int | None:
+    raw = request.query.get(name)
+    if raw is None:
+        return None
+    if not raw.isdigit():
+        raise ValueError(f"{name}={raw}: not a whole number")
+    return int(raw)
+
+
+def _assigned(app: Any) -> dict[str, list[int]]:
+    assigned: dict[str, list[int]] = {}
+    for tp in sorted(app.consumer.assignment()):
+        assigned.setdefault(tp.topic, []).append(tp.partition)
+    return assigned
+
+
+def _json(answer: Any, status: int = 200) -> Response:
+    return Response(body=json.dumps(answer).encode(), status=status, content_type="application/json")

@@ -1,0 +1,25 @@
+"""Runs the Faust worker in this process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import faust
+
+from agents.app import ALL_AGENTS, create_app
+from flowstream.errors import SettingsError
+from flowstream.settings import Settings
+
+
+def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning") -> None:
+    """Run until SIGTERM or SIGINT; exits the process with the worker's exit code."""
+    unknown = set(agents) - set(ALL_AGENTS)
+    if unknown or not agents:
+        raise SettingsError(f"--agents {','.join(agents)}: there is {' and '.join(ALL_AGENTS)}")
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
+    app = create_app(settings, agents)
+    faust.Worker(app, loglevel=level, override_logging=False, quiet=True).execute_from_commandline()

@@ -1,0 +1,78 @@
+"""The analyses over recorded files: the same pipeline as the worker's, without a broker."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.progress import Progress
+
+from flowstream.links import LinkTable
+from flowstream.operators import Result
+from flowstream.pipeline import FilePipeline, Ledger, in_batches
+from flowstream.recordings import Recording, RecordingError
+from flowstream.results import to_json
+from flowstream.settings import Settings
+
+
+class ResultFiles:
+    """One JSON Lines file per stream in a folder, or everything on standard output."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._files: dict[str, BinaryIO] = {}
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, results: Iterable[Result]) -> None:
+        """Append results, one line each."""
+        for result in results:
+            self._file(result.stream).write(to_json(result.stream, result.value) + b"\n")
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.flush()
+            if self._folder is not None:
+                file.close()
+
+    def _file(self, stream: str) -> BinaryIO:
+        if stream not in self._files:
+            folder = self._folder
+            self._files[stream] = sys.stdout.buffer if folder is None else (folder / f"{stream}.jsonl").open("wb")
+        return self._files[stream]
+
+
+def analyze_files(
+    settings: Settings,
+    paths: Sequence[Path],
+    wire_format: str | None,
+    links_file: Path | None,
+    output: Path | None,
+    bar: Progress,
+) -> Ledger:
+    """Analyse files of one format, one after the other as one stream; return where everything went.
+
+    Raises FlowstreamError for a file that cannot be read, or where the files are of different formats.
+    """
+    recordings = [Recording(path, wire_format) for path in paths]
+    formats = sorted({r.wire_format for r in recordings})
+    if len(formats) > 1:
+        raise RecordingError(f"the files are of different formats ({', '.join(formats)}); analyse them apart")
+    links = LinkTable.from_rows([]) if links_file is None else LinkTable.from_path(links_file)
+    pipeline = FilePipeline(settings, links, settings.inputs[0].topic, formats[0])
+    files = ResultFiles(output)
+    task = bar.add_task("analyse", total=sum(r.bytes_total for r in recordings))
+    done = 0
+    try:
+        for recording in recordings:
+            for payloads in in_batches(recording.messages()):
+                files.write(pipeline.feed(payloads))
+                bar.update(task, completed=done + recording.bytes_read)
+            done += recording.bytes_total
+        files.write(pipeline.finish())
+    finally:
+        files.close()
+    return pipeline.ledger

@@ -1,0 +1,343 @@
+"""The ``flowstream`` command. What needs Kafka is imported where it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from flowstream import __version__
+from flowstream.decode import DECODERS
+from flowstream.errors import FlowstreamError, SettingsError
+from flowstream.settings import Settings, load
+from flowstream.topics import name, specs
+
+T = TypeVar("T")
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+FORMATS = click.Choice(sorted(DECODERS))
+
+
+class FlowstreamGroup(click.Group):
+    """Prints our own errors as one line, and exits with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except FlowstreamError as error:
+            for line in str(error).splitlines():
+                err.print(f"flowstream: {line}", markup=False, highlight=False)
+            sys.exit(2)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
+def settings_option(command: Callable[..., T]) -> Callable[..., T]:
+    """Add --settings."""
+    return click.option(
+        "--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file (default: flowstream.toml)."
+    )(command)
+
+
+def run(task: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine; an interrupt from the keyboard ends it quietly."""
+    try:
+        return asyncio.run(task)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar for the terminal; it shows nothing where there is none."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err,
+        disable=not err.is_terminal, transient=True,
+    )  # fmt: skip
+
+
+@click.group(cls=FlowstreamGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="flowstream")
+def main() -> None:
+    """Exact, replayable stream processing of network flow telemetry on Kafka."""
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "wire_format", type=FORMATS, help="Wire format (default: recognised from the file).")
+@click.option("--links", "links_file", type=click.Path(path_type=Path), help="CSV of link capacities.")
+@click.option("--only", help="Analyses to run, separated by commas (default: those of the settings).")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for one JSON Lines file per result topic.")
+@settings_option
+def analyze(
+    paths: tuple[Path, ...],
+    wire_format: str | None,
+    links_file: Path | None,
+    only: str | None,
+    output: Path | None,
+    settings_file: Path | None,
+) -> None:
+    """Run the analyses over recorded files, without a broker.
+
+    \b
+    Example: flowstream analyze flows.bin.gz --links links.csv --only elephants
+    """
+    from flowstream.analyze import analyze_files  # noqa: PLC0415
+
+    overrides = {} if only is None else {"analyses": tuple(part.strip() for part in only.split(","))}
+    settings = load(settings_file, **overrides)
+    with progress_bar() as bar:
+        ledger = analyze_files(settings, paths, wire_format, links_file, output, bar)
+    err.print(
+        f"{ledger.messages:,} messages: {ledger.rejected:,} rejected, {ledger.skipped:,} without a flow. "
+        f"{ledger.rows:,} flow records: {ledger.applied:,} analysed, {ledger.late:,} late.",
+        highlight=False,
+    )
+
+
+@main.group()
+def broker() -> None:
+    """Run a single-node Kafka on this machine, for trying things out."""
+
+
+def _local_broker(folder: Path | None, port: int) -> Any:
+    from agents.broker import LocalBroker  # noqa: PLC0415
+
+    return LocalBroker(folder or load().data_dir / "broker", port=port)
+
+
+def broker_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Add --folder and --port."""
+    command = click.option("--port", default=19092, show_default=True, help="Port on 127.0.0.1.")(command)
+    return click.option("--folder", type=click.Path(path_type=Path), help="Where data and logs go.")(command)
+
+
+@broker.command("start")
+@broker_options
+@click.option("--wipe", is_flag=True, help="Begin with empty topics.")
+def broker_start(folder: Path | None, port: int, wipe: bool) -> None:  # noqa: FBT001
+    """Start it and return when it answers.
+
+    \b
+    Example: flowstream broker start --folder /tmp/kafka
+    """
+    local = _local_broker(folder, port)
+    bootstrap = local.start(wipe=wipe)
+    out.print(f"Kafka answers at {bootstrap}; data and logs are in {local.folder}", highlight=False)
+
+
+@broker.command("stop")
+@broker_options
+def broker_stop(folder: Path | None, port: int) -> None:
+    """Stop it; the data stays.
+
+    \b
+    Example: flowstream broker stop
+    """
+    local = _local_broker(folder, port)
+    was_running = local.status().running
+    local.stop()
+    out.print("stopped" if was_running else f"no broker of {local.folder} was running", highlight=False)
+
+
+@broker.command("status")
+@broker_options
+def broker_status(folder: Path | None, port: int) -> None:
+    """Say whether it runs; exit code 1 if not.
+
+    \b
+    Example: flowstream broker status
+    """
+    status = _local_broker(folder, port).status()
+    out.print(str(status), highlight=False, markup=False)
+    sys.exit(0 if status.running else 1)
+
+
+@main.command()
+@click.option("--check", "check_only", is_flag=True, help="Create nothing.")
+@settings_option
+def topics(settings_file: Path | None, check_only: bool) -> None:  # noqa: FBT001
+    """Create the topics that are missing and show all of them.
+
+    \b
+    Example: flowstream topics
+    """
+    from agents.admin import check_topics, create_topics  # noqa: PLC0415
+
+    settings = load(settings_file)
+    made = [] if check_only else run(create_topics(settings))
+    table = Table("topic", "holds", "partitions", "cleanup", "retention", "state")
+    states = run(check_topics(settings))
+    for state in states:
+        hours = int(state.spec.config.get("retention.ms", 0)) / 3_600_000
+        table.add_row(
+            state.spec.name, state.spec.purpose, str(state.partitions or state.spec.partitions),
+            state.spec.config.get("cleanup.policy", ""), f"{hours:g} h" if hours else "",
+            "created" if state.spec.name in made else state.wrong or "ok",
+        )  # fmt: skip
+    out.print(table)
+    sys.exit(2 if any(s.wrong for s in states) else 0)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--topic", help="Raw topic (default: the first input).")
+@click.option("--format", "wire_format", type=FORMATS, help="Wire format (default: recognised from the file).")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages a second at most.")
+@settings_option
+def send(path: Path, topic: str | None, wire_format: str | None, rate: float | None, settings_file: Path | None) -> None:
+    """Publish a recorded file to a raw topic.
+
+    \b
+    Example: flowstream send flows.bin.gz --topic flow-messages --format goflow --rate 5000
+    """
+    from agents.admin import topic_partitions  # noqa: PLC0415
+    from agents.send import send as send_messages  # noqa: PLC0415
+    from flowstream.recordings import Recording  # noqa: PLC0415
+
+    settings = load(settings_file)
+    recording = Recording(path, wire_format)
+    chosen = topic or settings.inputs[0].topic
+    count = run(topic_partitions(settings, chosen))
+    with progress_bar() as bar:
+        task = bar.add_task(path.name, total=recording.bytes_total)
+        sent = run(
+            send_messages(
+                settings, chosen, recording.messages(), count, rate=rate,
+                progress=lambda _: bar.update(task, completed=recording.bytes_read),
+            )
+        )  # fmt: skip
+    out.print(f"{sent:,} messages ({recording.wire_format}) sent to {chosen}", highlight=False)
+
+
+@main.group()
+def links() -> None:
+    """Link capacities: which share of a link a flow takes."""
+
+
+@links.command("load")
+@click.argument("path", type=click.Path(path_type=Path))
+@settings_option
+def links_load(path: Path, settings_file: Path | None) -> None:
+    """Publish a CSV (exporter,if_index,name,speed_bps[,edge]) to the compacted links topic.
+
+    \b
+    Example: flowstream links load links.csv
+    """
+    from agents.send import send_links  # noqa: PLC0415
+    from flowstream.links import LinkTable  # noqa: PLC0415
+
+    settings = load(settings_file)
+    table = LinkTable.from_path(path)
+    run(send_links(settings, table))
+    out.print(f"{len(table):,} links published to {name(settings, 'links')}", highlight=False)
+
+
+@main.command()
+@click.option("--agents", "chosen", default="ingest,analyses", show_default=True, help="Which agents to run.")
+@click.option("--port", type=click.IntRange(1, 65_535), help="Web port (default: web.port).")
+@click.option("--log-level", default="warning", show_default=True, help="debug, info, warning or error.")
+@settings_option
+def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | None) -> None:
+    """Run the Faust worker until it is told to stop.
+
+    \b
+    Example: flowstream worker --agents ingest,analyses
+    """
+    from agents.worker import run_worker  # noqa: PLC0415
+
+    overrides: dict[str, Any] = {} if port is None else {"web": {"port": port}}
+    run_worker(load(settings_file, **overrides), tuple(a.strip() for a in chosen.split(",")), log_level)
+
+
+@main.command()
+@click.argument("topic")
+@click.option("--from-beginning", is_flag=True, help="Begin with the oldest record.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line: {key, value}.")
+@settings_option
+def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, settings_file: Path | None) -> None:  # noqa: FBT001
+    """Print a topic's records, decoded, one line each. A stream's short name will do.
+
+    \b
+    Example: flowstream tail elephants --from-beginning --limit 10
+    """
+    from flowstream.render import render_line  # noqa: PLC0415
+
+    settings = load(settings_file)
+    full = name(settings, topic) if topic in {s.name.split(".")[-2] for s in specs(settings)} else topic
+
+    async def follow() -> None:
+        from agents.tail import read_topic  # noqa: PLC0415
+
+        count = 0
+        async for record, value in read_topic(settings, full, from_beginning=from_beginning):
+            key = (record.key or b"").decode(errors="replace")
+            if as_json:
+                line = json.dumps({"key": key, "value": value}, default=_as_text)
+            else:
+                line = render_line(full, key, value)
+            click.echo(line)
+            count += 1
+            if count == limit:
+                return
+
+    run(follow())
+
+
+def _as_text(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+@main.command()
+@settings_option
+def check(settings_file: Path | None) -> None:
+    """Validate the settings, reach the broker, compare topics and schemas; say what is wrong and how to mend it.
+
+    \b
+    Example: flowstream check --settings flowstream.toml
+    """
+    from agents.admin import check_topics  # noqa: PLC0415
+    from agents.registry import register_schemas  # noqa: PLC0415
+    from flowstream import schemas  # noqa: PLC0415
+
+    settings: Settings = load(settings_file)
+    out.print(f"settings   ok ({settings.digest()})", highlight=False)
+    for spec in specs(settings):
+        schemas.load(spec.schema)
+    out.print(f"schemas    ok ({len(schemas.names())})", highlight=False)
+    states = run(check_topics(settings))
+    out.print(f"broker     ok ({settings.kafka.bootstrap})", highlight=False)
+    wrong = [s for s in states if s.wrong]
+    for state in wrong:
+        out.print(f"topic      {state.spec.name}: {state.wrong}", highlight=False, markup=False)
+    if not wrong:
+        out.print(f"topics     ok ({len(states)})", highlight=False)
+    if settings.output.schema_registry_url:
+        ids = run(register_schemas(settings))
+        out.print(f"registry   ok ({len(ids)} schemas)", highlight=False)
+    if wrong:
+        raise SettingsError(f"{len(wrong)} of {len(states)} topics are not as they should be")
+
+
+@main.command()
+@click.option("--seconds", default=75, show_default=True, type=click.IntRange(20, 600), help="Ends at the latest after.")
+def demo(seconds: int) -> None:
+    """Show the main job on a recorded fabric: broker, worker, results as they come.
+
+    \b
+    Example: flowstream demo
+    """
+    from agents.demo import run_demo  # noqa: PLC0415
+
+    run_demo(out, seconds)

@@ -1,0 +1,181 @@
+"""From settings to running parts: the same for the worker and for files, so that both give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flowstream.analysis import Analysis, Progress
+from flowstream.blocks import Block, SourcePartition, origin_names
+from flowstream.decode import DecodeContext, Payloads
+from flowstream.distances import DistancesConfig, DistancesOperator
+from flowstream.elephants import ElephantsConfig, ElephantsOperator
+from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
+from flowstream.links import LinkTable
+from flowstream.normalise import Normalisation
+from flowstream.operators import Operator, Result
+from flowstream.quality import QualityConfig, QualityOperator
+from flowstream.settings import Settings
+from flowstream.sources import SourcesConfig, SourcesOperator
+
+#: Messages of one block at the most: keeps a block of one-row messages well below a megabyte.
+MESSAGES_PER_BLOCK = 8192
+
+
+def ingest_config(settings: Settings, sources: tuple[tuple[str, int], ...]) -> IngestConfig:
+    """Return what ingest needs to know; ``sources`` are the input topics with their partition counts."""
+    return IngestConfig(
+        sources,
+        settings.topics.partitions,
+        round(settings.time.out_of_orderness_s * 1e9),
+        Normalisation(
+            default_sampling_rate=settings.sampling.default_rate,
+            exporter_sampling_rates=dict(settings.sampling.exporters),
+            event_time=settings.time.event_time,
+            ahead_max_ns=round(settings.time.ahead_max_s * 1e9),
+        ),
+    )
+
+
+def distances_config(settings: Settings) -> DistancesConfig:
+    """Return the distances operator's configuration; ValueError names what does not fit."""
+    chosen = settings.distances
+    return DistancesConfig(
+        size_panes=settings.panes(chosen.size_s),
+        step_panes=settings.panes(chosen.step_s),
+        features=chosen.features,
+        scaling=chosen.scaling,
+        top_k=chosen.top_k,
+        pairs=chosen.pairs,
+        pair_form=chosen.pair_form,
+        tail_quantile=chosen.tail_quantile,
+        pairs_max=chosen.pairs_max,
+        flows_max=chosen.flows_max,
+    )
+
+
+def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, str]) -> list[Operator]:
+    """Build the enabled operators; ``names`` gives ``topic-partition`` by origin id and may grow later."""
+    pane_ns = settings.pane_ns
+    built: list[Operator] = []
+    for analysis in settings.analyses:
+        if analysis == "distances":
+            built.append(DistancesOperator(distances_config(settings), pane_ns, names))
+        elif analysis == "elephants":
+            config = ElephantsConfig(
+                threshold=settings.elephants.threshold,
+                rate_bps_min=settings.elephants.rate_bps_min,
+                flows_max=settings.elephants.flows_max,
+            )
+            built.append(ElephantsOperator(config, pane_ns, links))
+        elif analysis == "sources":
+            sources = SourcesConfig(
+                size_panes=settings.panes(settings.sources.size_s),
+                distances=distances_config(settings) if settings.sources.distances else None,
+            )
+            built.append(SourcesOperator(sources, pane_ns))
+        else:
+            built.append(QualityOperator(QualityConfig(size_panes=settings.panes(settings.quality.size_s)), pane_ns))
+    return built
+
+
+class PartitionAnalysis:
+    """One flows partition: builds its operators when the first block tells the source partitions."""
+
+    def __init__(self, settings: Settings, links: LinkTable, progress: Progress | None = None) -> None:
+        self._names: dict[int, str] = {}
+        self._named: tuple[tuple[str, int], ...] = ()
+        self.operators = build_operators(settings, links, self._names)
+        self.analysis = Analysis(self.operators, settings.pane_ns, progress)
+
+    def tell_sources(self, block: Block) -> None:
+        """Learn the names of source partitions from a block."""
+        if block.sources != self._named:
+            self._named = block.sources
+            self._names.update(origin_names(block.sources))
+
+    def replace_links(self, links: LinkTable) -> None:
+        """Give the operators that use capacities another table."""
+        for operator in self.operators:
+            if isinstance(operator, ElephantsOperator):
+                operator.links = links
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Where every message and row went: both sums must hold."""
+
+    messages: int = 0
+    rejected: int = 0
+    skipped: int = 0
+    rows: int = 0
+    applied: int = 0
+    late: int = 0
+    duplicate: int = 0
+
+
+@dataclass(slots=True)
+class FilePipeline:
+    """Ingest and all partitions' analyses in one process, fed from a file standing in for a raw topic."""
+
+    settings: Settings
+    links: LinkTable
+    topic: str
+    wire_format: str
+    context: DecodeContext | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    rejected: list[Rejected] = field(default_factory=list)
+    _next: int = 0
+    _block: int = 0
+    _ingest: Ingest = field(init=False)
+    _partitions: list[PartitionAnalysis] = field(init=False)
+
+    def __post_init__(self) -> None:
+        config = ingest_config(self.settings, ((self.topic, 1),))
+        self._ingest = Ingest(config, SourcePartition(self.topic, 0), self.wire_format)
+        self._partitions = [
+            PartitionAnalysis(self.settings, self.links) for _ in range(self.settings.topics.partitions)
+        ]
+
+    def feed(self, payloads: Payloads) -> list[Result]:
+        """Take in the next messages and return what the operators say."""
+        offsets = np.arange(self._next, self._next + len(payloads), dtype=np.int64)
+        self._next += len(payloads)
+        ingested = self._ingest.receive(payloads, offsets, None, self.context)
+        self._count(ingested)
+        return [r for p, block in enumerate(ingested.blocks) for r in self._apply(p, block)]
+
+    def finish(self) -> list[Result]:
+        """Close everything."""
+        return [r for p in self._partitions for r in p.analysis.finish()]
+
+    def _apply(self, partition: int, block: Block) -> Sequence[Result]:
+        part = self._partitions[partition]
+        part.tell_sources(block)
+        outcome = part.analysis.apply(self._block, block)
+        self._block += 1
+        self.ledger.applied += outcome.applied
+        self.ledger.late += len(outcome.late)
+        self.ledger.duplicate += outcome.duplicate
+        return outcome.results
+
+    def _count(self, ingested: Ingested) -> None:
+        self.ledger.messages += ingested.messages
+        self.ledger.rejected += len(ingested.rejected)
+        self.ledger.skipped += ingested.skipped
+        self.ledger.rows += ingested.rows
+        self.rejected.extend(ingested.rejected)
+
+
+def in_batches(values: Iterable[bytes], size: int = MESSAGES_PER_BLOCK) -> Iterable[Payloads]:
+    """Cut a stream of messages into batches."""
+    batch: list[bytes] = []
+    for value in values:
+        batch.append(value)
+        if len(batch) == size:
+            yield Payloads.from_values(batch)
+            batch = []
+    if batch:
+        yield Payloads.from_values(batch)
