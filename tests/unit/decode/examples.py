@@ -1,0 +1,202 @@
+"""Messages that every decoder must take, by wire format, in the shapes that producers really send."""
+
+import json
+
+from flowstream import schemas
+
+GOFLOW2_V2 = {
+    "type": "SFLOW_5",
+    "time_received_ns": "2024-05-06T07:08:09.123456789Z",
+    "sequence_num": 2987,
+    "sampling_rate": 64,
+    "sampler_address": "192.0.2.11",
+    "time_flow_start_ns": 1714979289123456789,
+    "time_flow_end_ns": 1714979289123456790,
+    "bytes": 1522,
+    "packets": 1,
+    "src_addr": "198.51.100.7",
+    "dst_addr": "2001:db8::2",
+    "etype": "IPv4",
+    "proto": "TCP",
+    "src_port": 443,
+    "dst_port": 50123,
+    "in_if": 3,
+    "out_if": 1073741823,
+    "src_mac": "00:53:00:11:22:33",
+    "src_net": "198.51.100.0/24",
+    "ip_ttl": 62,
+    "tcp_flags": 16,
+    "as_path": [],
+    "next_hop": "",
+}
+GOFLOW2_V1 = {
+    "Type": "NETFLOW_V9",
+    "TimeReceived": 1714979289,
+    "SequenceNum": 12,
+    "SamplingRate": 1000,
+    "FlowDirection": 0,
+    "SamplerAddress": "2001:db8::11",
+    "TimeFlowStart": 1714979280,
+    "TimeFlowEnd": 1714979288,
+    "TimeFlowStartMs": 1714979280250,
+    "TimeFlowEndMs": 1714979288750,
+    "Bytes": 9007199254740993,
+    "Packets": 88,
+    "SrcAddr": "198.51.100.8",
+    "DstAddr": "198.51.100.9",
+    "Etype": 2048,
+    "Proto": 17,
+    "SrcPort": 53,
+    "DstPort": 33000,
+    "InIf": 1,
+    "OutIf": 2,
+    "IpTtl": 64,
+    "TcpFlags": 0,
+    "BgpNextHop": [10, 0, 0, 1],
+}
+GOFLOW2_V1_TAGGED = {
+    "type": "IPFIX",
+    "time_received": 1714979289,
+    "time_flow_start": 1714979280,
+    "time_flow_end": 1714979288,
+    "sampler_address": "192.0.2.12",
+    "src_addr": "2001:db8::1",
+    "dst_addr": "2001:db8::2",
+    "proto": 58,
+    "bytes": 104,
+    "packets": 1,
+}
+EVENT = {
+    "eventid": 995491697672682,
+    "aproto": "failed",
+    "src_ip4": 168099844,
+    "dst_ip4": 4294967295,
+    "eventtime": 1490024708,
+    "out_packets": 1,
+    "type": "flow",
+    "dvc_time": 1490024739,
+    "dst_ip": "",
+    "src_ip": "",
+    "duration": 0,
+    "in_bytes": 0,
+    "conn_state": "new",
+    "@version": "1",
+    "out_bytes": 157,
+    "in_packets": 0,
+    "nproto": "UDP",
+    "src_port": 42126,
+    "@timestamp": "2017-03-20T15:45:08.000Z",
+    "dst_port": 40237,
+}
+EVENT_OF_STRINGS = {
+    "eventid": "17",
+    "src_ip6": "2001:db8::7",
+    "dst_ip6": "2001:db8::8",
+    "src_ip4": 0,
+    "eventtime": "1490024708.25",
+    "duration": "1.5",
+    "out_packets": "3",
+    "out_bytes": "4096",
+    "in_bytes": "9007199254740993",
+    "in_packets": "2",
+    "nproto": "6",
+    "src_port": "443",
+    "dst_port": "50000",
+}
+EVE_FLOW = {
+    "timestamp": "2024-11-08T21:55:18.257416+0000",
+    "flow_id": 1234567890123456,
+    "in_iface": "eth0",
+    "event_type": "flow",
+    "src_ip": "198.51.100.20",
+    "src_port": 50000,
+    "dest_ip": "203.0.113.4",
+    "dest_port": 443,
+    "proto": "TCP",
+    "app_proto": "tls",
+    "flow": {
+        "pkts_toserver": 7,
+        "pkts_toclient": 5,
+        "bytes_toserver": 900,
+        "bytes_toclient": 4000,
+        "start": "2024-11-08T21:54:17.000001+0000",
+        "end": "2024-11-08T21:54:20.999999+0000",
+        "age": 3,
+        "state": "closed",
+        "alerted": False,
+    },
+    "tcp": {"tcp_flags": "1b", "tcp_flags_ts": "1b", "syn": True},
+}
+EVE_NETFLOW = {
+    "timestamp": "2024-11-08T23:55:18.257416+02:00",
+    "flow_id": 99,
+    "event_type": "netflow",
+    "src_ip": "2001:db8::20",
+    "dest_ip": "2001:db8::21",
+    "proto": "IPv6-ICMP",
+    "icmp_type": 128,
+    "netflow": {
+        "pkts": 2,
+        "bytes": 208,
+        "start": "2024-11-08T21:54:17.5Z",
+        "end": "2024-11-08T21:54:18Z",
+        "age": 1,
+        "min_ttl": 63,
+        "max_ttl": 64,
+    },
+}
+EVE_DNS = {
+    "timestamp": "2024-11-08T21:55:18.3+0000",
+    "event_type": "dns",
+    "src_port": "none",
+    "dns": {"id": 1},
+}
+AVRO_FULL = {
+    "time_received_ns": 1714979289123456789,
+    "time_flow_start_ns": 1714979280000000000,
+    "time_flow_end_ns": 1714979288999999999,
+    "record_id": 2**62 + 1,
+    "exporter": bytes([192, 0, 2, 11]),
+    "src_addr": bytes.fromhex("20010db8000000000000000000000001"),
+    "dst_addr": bytes.fromhex("20010db8000000000000000000000002"),
+    "src_port": 443,
+    "dst_port": 65535,
+    "proto": 6,
+    "ip_ttl": 255,
+    "tcp_flags": 0x1B,
+    "in_if": 2**32 - 1,
+    "out_if": 2,
+    "bytes": 2**53 + 1,
+    "packets": 3,
+    "in_bytes": 4,
+    "in_packets": 5,
+    "sampling_rate": 1000,
+    "sequence_num": 7,
+    "flow_type": "EVENT",
+}
+AVRO_SHORT = {
+    "time_received_ns": 1714979289123456789,
+    "src_addr": bytes([198, 51, 100, 7]),
+    "bytes": 100,
+    "packets": 1,
+}
+
+
+def packed(*objects: object) -> bytes:
+    """Return objects as one message, a line for each, as compact as Go writes JSON."""
+    return b"\n".join(json.dumps(o, separators=(",", ":")).encode() for o in objects)
+
+
+VALID: dict[str, list[bytes]] = {
+    "goflow-json": [packed(GOFLOW2_V2), packed(GOFLOW2_V1), packed(GOFLOW2_V1_TAGGED, GOFLOW2_V2)],
+    "avro": [
+        schemas.encode_body("flow_record", AVRO_FULL),
+        schemas.single_object_encode("flow_record", AVRO_SHORT),
+    ],
+    "flow-event-json": [packed(EVENT), packed(EVENT_OF_STRINGS)],
+    "suricata-eve": [
+        packed(EVE_FLOW),
+        packed(EVE_DNS, EVE_NETFLOW, EVE_FLOW),
+        packed({"firewall_name": "fw", "event_timestamp": "1731102918", "event": EVE_FLOW}),
+    ],
+}

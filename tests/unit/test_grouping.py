@@ -1,0 +1,66 @@
+"""Grouping against a dictionary."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.grouping import Groups, group_rows
+
+rows_of_keys = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 2**64 - 1) | st.integers(0, 2)), max_size=40
+)
+
+
+def by_dictionary(keys: list[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, key in enumerate(keys):
+        groups.setdefault(key, []).append(row)
+    return dict(sorted(groups.items()))
+
+
+def members(groups: Groups) -> list[list[int]]:
+    return [groups.order[a:b].tolist() for a, b in zip(groups.bounds, groups.bounds[1:], strict=False)]
+
+
+@given(rows_of_keys)
+def test_groups_are_those_of_a_dictionary_in_key_order_with_rows_in_first_order(keys):
+    columns = np.array([k[0] for k in keys], np.uint8), np.array([k[1] for k in keys], np.uint64)
+    groups, wanted = group_rows(*columns), by_dictionary(keys)
+    assert members(groups) == list(wanted.values())
+    assert len(groups) == len(wanted)
+    assert groups.firsts.tolist() == [rows[0] for rows in wanted.values()]
+    assert groups.sizes.tolist() == [len(rows) for rows in wanted.values()]
+
+
+@given(rows_of_keys)
+def test_an_address_column_groups_as_its_two_words(keys):
+    address = np.array(keys, np.uint64).reshape(-1, 2)
+    groups = group_rows(address)
+    assert members(groups) == members(group_rows(address[:, 0], address[:, 1]))
+    assert members(groups) == list(by_dictionary(keys).values())
+
+
+@given(rows_of_keys, st.data())
+def test_sums_are_those_of_a_dictionary_in_the_columns_own_type(keys, data):
+    column = data.draw(st.lists(st.integers(-(2**40), 2**40), min_size=len(keys), max_size=len(keys)))
+    values = np.array(column, np.int64)
+    groups = group_rows(np.array(keys, np.uint64).reshape(-1, 2))
+    sums = groups.sum(values)
+    assert sums.tolist() == [sum(column[r] for r in rows) for rows in by_dictionary(keys).values()]
+    assert sums.dtype == np.int64
+    assert groups.sum(values.astype(np.float64)).dtype == np.float64
+
+
+def test_every_row_is_in_exactly_one_group_when_all_keys_are_equal_or_all_differ():
+    assert members(group_rows(np.zeros(4, np.uint16))) == [[0, 1, 2, 3]]
+    assert members(group_rows(np.array([3, 1, 2], np.uint16))) == [[1], [2], [0]]
+
+
+@pytest.mark.parametrize("keys", [np.zeros(0, np.uint32), np.zeros((0, 2), np.uint64)])
+def test_no_rows_are_no_groups(keys):
+    groups = group_rows(keys)
+    assert (len(groups), groups.firsts.tolist(), groups.sizes.tolist()) == (0, [], [])
+    assert groups.sum(np.zeros(0, np.int64)).tolist() == []
