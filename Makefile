@@ -1,0 +1,53 @@
+# What one does with this repository; `make` alone lists it. Needs Python 3.11 or 3.12; a JDK 17 and Maven for a
+# local Kafka broker. PYTHON chooses the interpreter of a new environment: make setup PYTHON=python3.12
+SHELL := /bin/sh
+PYTHON ?= $(shell for p in python3 python3.11 python3.12; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null && echo $$p && break; \
+	done)
+BIN := .venv/bin
+STAMP := .venv/.installed
+PATHS := $(wildcard flowstream agents tests bench)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup jars test lint fmt demo bench goldens clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) jars ## make .venv with everything, and fetch the jars of the local Kafka broker
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 found; name one: make setup PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "installing flowstream and its development tools into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# A missing broker stops neither the setup nor the unit tests: one line says what is missing.
+jars: $(STAMP)
+	@$(BIN)/python -m agents.kafka_jars || true
+
+test: setup ## run all tests, with a local Kafka broker if FLOWSTREAM_TEST_BROKER names no other
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check style and types
+	@$(BIN)/ruff check $(PATHS)
+	@$(BIN)/ruff format --check $(PATHS)
+	@$(BIN)/mypy
+
+fmt: $(STAMP) ## format the code and mend what can be mended
+	@$(BIN)/ruff check --fix --exit-zero --quiet $(PATHS)
+	@$(BIN)/ruff format $(PATHS)
+
+demo: setup ## show it at work on a recording of a small data-centre fabric
+	@$(BIN)/flowstream demo
+
+bench: setup ## measure throughput, and compare with peers
+	@$(BIN)/python -m bench
+
+goldens: $(STAMP) ## write the expected results anew; read the difference before committing it
+	@$(BIN)/python -m tests.goldens
+
+clean: ## remove the environment, caches, local broker and build products
+	@rm -rf .venv .flowstream .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench/out
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
