@@ -40,6 +40,9 @@ class BrokerStatus:
         """Whether it runs."""
         return self.pid is not None
 
+    def __str__(self) -> str:
+        return self.detail
+
 
 class LocalBroker:
     """The broker whose data, log and pid file are in ``folder``; the data outlives ``stop``.

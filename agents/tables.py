@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import faust
+
 from flowstream import schemas
 from flowstream.analysis import Progress
 from flowstream.metrics import Metrics
@@ -29,8 +31,8 @@ class Tables:
 
         def table(name: str) -> Any:
             return app.Table(
-                name, partitions=settings.topics.partitions, key_type=bytes, value_type=bytes,
-                key_serializer="raw", value_serializer="raw",
+                name, partitions=settings.topics.partitions,
+                schema=faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"),
                 extra_topic_configs={"max.message.bytes": BLOCK_BYTES_MAX},
             )  # fmt: skip
 

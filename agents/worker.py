@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 
 import faust
 
+from agents.admin import check_topics
 from agents.app import ALL_AGENTS, create_app
-from flowstream.errors import SettingsError
+from flowstream.errors import BrokerError, SettingsError
 from flowstream.settings import Settings
+
+
+def preflight(settings: Settings) -> None:
+    """Refuse to start where the broker or a topic is missing: Faust would wait, or create topics of its own."""
+    missing = [state.spec.name for state in asyncio.run(check_topics(settings)) if not state.exists]
+    if missing:
+        raise BrokerError(f"topics are missing: {', '.join(missing)}; flowstream topics creates them")
 
 
 def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning") -> None:
@@ -20,6 +29,7 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")
+    preflight(settings)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     app = create_app(settings, agents)
     faust.Worker(app, loglevel=level, override_logging=False, quiet=True).execute_from_commandline()

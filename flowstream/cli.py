@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -13,16 +14,17 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from flowstream import __version__
 from flowstream.decode import DECODERS
 from flowstream.errors import FlowstreamError, SettingsError
 from flowstream.settings import Settings, load
-from flowstream.topics import name, specs
+from flowstream.topics import name, specs, stream_of
 
 T = TypeVar("T")
-out = Console(soft_wrap=True)
+#: Where there is no terminal, lines are not cut to the width of one.
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, soft_wrap=True)
 FORMATS = click.Choice(sorted(DECODERS))
 
@@ -70,6 +72,8 @@ def progress_bar() -> Progress:
 @click.version_option(__version__, prog_name="flowstream")
 def main() -> None:
     """Exact, replayable stream processing of network flow telemetry on Kafka."""
+    # The client libraries log what our own one-line errors say better; the worker sets up its own logging.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
 @main.command()
@@ -176,7 +180,7 @@ def topics(settings_file: Path | None, check_only: bool) -> None:  # noqa: FBT00
 
     settings = load(settings_file)
     made = [] if check_only else run(create_topics(settings))
-    table = Table("topic", "holds", "partitions", "cleanup", "retention", "state")
+    table = Table(Column("topic", no_wrap=True), "holds", "partitions", "cleanup", "retention", "state")
     states = run(check_topics(settings))
     for state in states:
         hours = int(state.spec.config.get("retention.ms", 0)) / 3_600_000
@@ -286,7 +290,7 @@ def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, set
             if as_json:
                 line = json.dumps({"key": key, "value": value}, default=_as_text)
             else:
-                line = render_line(full, key, value)
+                line = render_line(stream_of(settings, full) or "", key, value)
             click.echo(line)
             count += 1
             if count == limit:

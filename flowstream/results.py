@@ -31,10 +31,17 @@ def schema_name(stream: str) -> str:
     return stream.replace("-", "_")
 
 
+def unpack(stream: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Return a value with its packed columns written out, keys in the schema's order."""
+    if stream in UNPACK:
+        return UNPACK[stream](value)
+    fields = schemas.load(schema_name(stream))["fields"]
+    return {f["name"]: value[f["name"]] for f in fields}
+
+
 def to_json(stream: str, value: dict[str, Any]) -> bytes:
-    """Return a value as one JSON object, keys in the schema's order; NaN becomes null."""
-    unpacked = UNPACK[stream](value) if stream in UNPACK else value
-    return msgspec.json.encode(unpacked, enc_hook=_bytes_as_text)
+    """Return a value as one JSON object; NaN becomes null."""
+    return msgspec.json.encode(unpack(stream, value), enc_hook=_bytes_as_text)
 
 
 def _bytes_as_text(value: Any) -> str:

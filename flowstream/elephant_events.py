@@ -1,0 +1,130 @@
+"""From sightings to the records of the ``elephants`` stream: Python, but per event, never per flow record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowstream.batch import address_text
+from flowstream.cusum import Estimate, by_samples, estimate
+from flowstream.elephant_state import FLOW_WORDS, Floats, Sightings
+from flowstream.links import EDGE_YES
+from flowstream.operators import Result
+
+STREAM = "elephants"
+
+
+@dataclass(slots=True)
+class Scene:
+    """The sightings of one pane in key order, and what is known of their links.
+
+    ``link_bps`` and ``edge`` are as in ``LinkTable.lookup``; ``level_bps`` is the rate that a flow is
+    compared with, 0 where there is none; ``bounds`` are where each flow begins, and the number of sightings.
+    """
+
+    state: Sightings
+    link_bps: NDArray[np.int64]
+    edge: NDArray[np.int8]
+    level_bps: Floats
+    bounds: NDArray[np.int64]
+    tick_ns: int
+    window_ns: int
+    confidence: float
+
+    def any_of_flow(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Spread a mark on one sighting to all of its flow."""
+        if len(mask) == 0:
+            return mask
+        return np.repeat(np.logical_or.reduceat(mask, self.bounds[:-1]), np.diff(self.bounds))
+
+    def flow_of(self, place: int) -> slice:
+        """Return where the sightings of the flow of a sighting are."""
+        flow = int(np.searchsorted(self.bounds, place, "right")) - 1
+        return slice(int(self.bounds[flow]), int(self.bounds[flow + 1]))
+
+    def live(self, inside: slice, end_ns: int) -> NDArray[np.bool_]:
+        """Mark sightings that hold now: sampled within the window, or with the next record not overdue."""
+        state = self.state.take(inside)
+        recent = state.rows["last_ns"] >= end_ns - self.window_ns
+        return np.where(by_samples(state), recent, state.rows["due_ns"] > end_ns)
+
+    def entering(self, inside: slice, tick: int) -> int | None:
+        """Return where a flow enters the fabric, among its live sightings that have a level.
+
+        An edge port, else the highest TTL, else the largest estimate; then the order of (exporter, in_if).
+        """
+        live = self.live(inside, (tick + 1) * self.tick_ns) & (self.level_bps[inside] > 0.0)
+        at = np.flatnonzero(live) + inside.start
+        if len(at) == 0:
+            return None
+        rate_bps = estimate(self.state, at, tick, self.tick_ns).rate_bps
+        ttl = self.state.rows["ttl"][at].astype(np.int64)
+        order = np.lexsort((at, -rate_bps, -ttl, self.edge[at] != EDGE_YES))
+        return int(at[order[0]])
+
+    def events(self, at: NDArray[np.int64], told: Estimate, names: list[str], tick: int) -> list[Result]:
+        """Return one result for each of the sightings ``at``, which ``told`` estimates."""
+        rows = self.state.rows
+        time_ns = (tick + 1) * self.tick_ns
+        low_bps, high_bps = told.bounds_bps(self.confidence)
+        results = []
+        for n, (place, event) in enumerate(zip(at.tolist(), names, strict=True)):
+            flow = _flow(rows["key"][place])
+            link_bps = int(self.link_bps[place]) or None
+            rate_bps = float(told.rate_bps[n])
+            value = {
+                "flow": flow,
+                "event": event,
+                **_place(rows["key"][place]),
+                "rate_bps": rate_bps,
+                "low_bps": float(low_bps[n]),
+                "high_bps": float(high_bps[n]),
+                "samples": int(told.samples[n]),
+                "link_bps": link_bps,
+                "share": rate_bps / link_bps if link_bps else None,
+                "first_ns": int(rows["first_ns"][place]),
+                "last_ns": int(rows["last_ns"][place]),
+                "time_ns": time_ns,
+                "sightings": self._sightings(place, tick),
+            }
+            key = "|".join(str(part) for part in (time_ns, *flow.values(), event))
+            results.append(Result(STREAM, key, time_ns, value))
+        return results
+
+    def _sightings(self, place: int, tick: int) -> list[dict[str, Any]]:
+        """Return the live sightings of a flow, and the published one, by falling TTL, then exporter."""
+        inside = self.flow_of(place)
+        listed = self.live(inside, (tick + 1) * self.tick_ns)
+        listed[place - inside.start] = True
+        at = np.flatnonzero(listed) + inside.start
+        rows = self.state.rows[at]
+        told = estimate(self.state, at, tick, self.tick_ns)
+        order = np.lexsort((at, -rows["ttl"].astype(np.int64)))
+        return [
+            {
+                **_place(rows["key"][n]),
+                "out_if": int(rows["out_if"][n]),
+                "samples": int(told.samples[n]),
+                "rate_bps": float(told.rate_bps[n]),
+                "ip_ttl": int(rows["ttl"][n]),
+            }
+            for n in order.tolist()
+        ]
+
+
+def _flow(key: NDArray[np.uint64]) -> dict[str, Any]:
+    words = [int(word) for word in key[:FLOW_WORDS]]
+    return {
+        "src_addr": address_text(words[0], words[1]),
+        "dst_addr": address_text(words[2], words[3]),
+        "proto": words[4] >> 32,
+        "src_port": words[4] >> 16 & 0xFFFF,
+        "dst_port": words[4] & 0xFFFF,
+    }
+
+
+def _place(key: NDArray[np.uint64]) -> dict[str, Any]:
+    return {"exporter": address_text(int(key[5]), int(key[6])), "in_if": int(key[7]) & 0xFFFF_FFFF}

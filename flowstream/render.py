@@ -1,0 +1,85 @@
+"""One readable line per record, for people at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp6"}
+
+
+def time_text(time_ns: int) -> str:
+    """Return ``HH:MM:SS.mmm`` in UTC."""
+    return datetime.fromtimestamp(time_ns // 1_000_000 / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+
+
+def rate_text(bits: float) -> str:
+    """Return a rate with a decimal prefix: ``31.4 Mb/s``."""
+    for unit in ("", "k", "M", "G"):
+        if abs(bits) < 1000:
+            return f"{bits:.1f} {unit}b/s"
+        bits /= 1000
+    return f"{bits:.1f} Tb/s"
+
+
+def number_text(number: float | None) -> str:
+    """Return a number with four digits that count, ``-`` for none."""
+    return "-" if number is None else f"{number:,.4g}" if abs(number) < 1e4 else f"{number:,.0f}"
+
+
+def flow_text(flow: Mapping[str, Any]) -> str:
+    """Return ``tcp 10.0.1.10:40001 > 10.0.3.10:5201``."""
+    ends = []
+    for address, port in ((flow["src_addr"], flow["src_port"]), (flow["dst_addr"], flow["dst_port"])):
+        ends.append(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+    return f"{PROTOCOLS.get(flow['proto'], flow['proto'])} {ends[0]} > {ends[1]}"
+
+
+def _elephant(value: Mapping[str, Any]) -> str:
+    share = "" if value["share"] is None else f", {value['share']:.0%} of {rate_text(value['link_bps'])}"
+    path = " > ".join(s["exporter"] for s in value["sightings"])
+    return (
+        f"{time_text(value['time_ns'])} {value['event']:6} {flow_text(value['flow'])}  {rate_text(value['rate_bps'])} "
+        f"[{rate_text(value['low_bps'])} to {rate_text(value['high_bps'])}]{share}, {value['samples']} samples, seen {path}"
+    )
+
+
+def _distances(value: Mapping[str, Any]) -> str:
+    head = f"{time_text(value['window_start_ns'])} {value['src_addr']}: {value['flows']} flows, {value['pairs']:,} pairs"
+    if not value["pairs"]:
+        return head
+    named = ", ".join(f"{k} {number_text(value[k])}" for k in ("min", "p50", "p99", "p999", "max"))
+    return f"{head}, {named}"
+
+
+def _sources(value: Mapping[str, Any]) -> str:
+    rows = sorted(value["sources"], key=lambda r: (-r["estimated_bytes"], r["src_addr"]))
+    named = ", ".join(f"{r['src_addr']} {r['estimated_bytes']:,} B" for r in rows[:3])
+    return f"{time_text(value['window_start_ns'])} {len(rows)} sources: {named}"
+
+
+def _dead_letter(value: Mapping[str, Any]) -> str:
+    return f"{value['topic']}-{value['partition']} offset {value['offset']}: {value['reason']} ({value['payload_bytes']} bytes)"
+
+
+_RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "elephants": _elephant,
+    "distances": _distances,
+    "sources": _sources,
+    "dead-letters": _dead_letter,
+}
+
+
+def render_line(stream: str, key: str, value: Mapping[str, Any]) -> str:
+    """Return a record of a stream as a line; streams without a form of their own as ``key name=value ...``."""
+    if stream in _RENDERERS and not {"deleted", "undecodable"} & set(value):
+        return _RENDERERS[stream](value)
+    return f"{key}  " + " ".join(f"{name}={_short(part)}" for name, part in value.items())
+
+
+def _short(part: Any) -> str:
+    if isinstance(part, bytes):
+        return f"<{len(part)} bytes>"
+    text = str(part)
+    return text if len(text) <= 200 else text[:197] + "..."
