@@ -64,7 +64,9 @@ async def create_topics(settings: Settings) -> list[str]:
             for topic, code, *message in response.topic_errors:
                 error = for_code(code)
                 if code and error is not TopicAlreadyExistsError:
-                    raise BrokerError(f"topic {topic} could not be created: {error.__name__} {' '.join(map(str, message))}")
+                    raise BrokerError(
+                        f"topic {topic} could not be created: {error.__name__} {' '.join(map(str, message))}"
+                    )
         return [spec.name for spec in made]
 
 

@@ -7,9 +7,10 @@ written, then the events before its position are acked (and Faust flushes the ta
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from faust.types import TP
@@ -21,11 +22,13 @@ from agents.tables import Tables
 from agents.transport import FetchedBatch
 from flowstream.analysis import Outcome
 from flowstream.batch import FlowBatch
-from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
+from flowstream.blocks import Block, decode_block, encode_block
 from flowstream.errors import StateError
 from flowstream.operators import Result
 from flowstream.pipeline import PartitionAnalysis
 from flowstream.topics import name
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -109,10 +112,10 @@ class AnalysesAgent:
                 self._rewound[tp] = progress.position
                 await self._context.consumer.rewind(tp, progress.position)
                 return None
-            self._context.app.log.error(
-                f"{tp}: offsets {progress.position} to {batch.first_offset} are gone (retention): "
-                f"windows open at that time are incomplete"
-            )
+            log.error(
+                "%s: offsets %d to %d are gone (retention): windows open at that time are incomplete",
+                tp, progress.position, batch.first_offset,
+            )  # fmt: skip
         work = PartitionAnalysis(self._context.settings, self._links.table, progress)
         position = 0 if progress is None else progress.position
         self._parts[tp] = _Part(work, batch.epoch, position)
@@ -153,15 +156,13 @@ class AnalysesAgent:
 
     def _late(self, tp: TP, offset: int, block: Block, rows: FlowBatch) -> Outgoing:
         """Make the record of late rows: the same columns, keyed by the flows offset they came from."""
-        late = Block(
-            SourcePartition(*block.source), block.from_offset, block.to_offset, block.watermark_ns, block.idle, block.sources, rows
-        )  # fmt: skip
+        late = replace(block, rows=rows)
         key = f"{tp.topic}-{tp.partition}-{offset}".encode()
         headers = self._context.lineage(tp.topic, tp.partition, offset, offset)
         return Outgoing(name(self._context.settings, "late"), tp.partition, key, encode_block(late), headers)
 
     def _dead_letter(self, tp: TP, record: Any, detail: str) -> Outgoing:
-        self._context.app.log.warning(f"{tp} offset {record.offset}: {detail}")
+        log.warning("%s offset %d: %s", tp, record.offset, detail)
         payload = record.value or b""
         value = self._context.encoder.encode_record("dead_letter", {
             "topic": tp.topic, "partition": tp.partition, "offset": record.offset, "format": "flow-block",
@@ -185,5 +186,5 @@ class AnalysesAgent:
         if watermark_ns is not None:
             metrics.watermark_lag_seconds.labels(tp.partition).set(time.time() - watermark_ns / 1e9)
         end = self._context.consumer.highwater(tp)
-        if end is not None and part.unacked:
+        if end is not None and part.unacked:  # type: ignore[redundant-expr]
             metrics.offset_lag.labels(tp.topic, tp.partition).set(max(0, end - part.unacked[-1].next_offset))

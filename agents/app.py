@@ -82,10 +82,11 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
 
         app.agent(app.topic(*raw, schema=schema), name="ingest")(ingest_stream)
 
-        @app.timer(interval=1.0, name="idle")
         async def idle() -> None:
             if not app.rebalancing:
                 await ingest.advance_idle()
+
+        app.timer(interval=1.0, name="idle")(idle)
 
     if tables is not None:
         flows = name(settings, "flows")

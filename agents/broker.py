@@ -138,9 +138,7 @@ class LocalBroker:
             bootstrap = f"{kafka_node.HOST}:{mark.port}"
             return BrokerStatus(mark.pid, bootstrap, f"running on {bootstrap}, pid {mark.pid}")
         stale = self._pid_path.exists()
-        return BrokerStatus(
-            None, None, "not running" + (" (it ended without being stopped)" if stale else "")
-        )
+        return BrokerStatus(None, None, "not running" + (" (it ended without being stopped)" if stale else ""))
 
     def __enter__(self) -> Self:
         self.start()
@@ -192,9 +190,7 @@ class LocalBroker:
         path.write_text(text)
         return path
 
-    def _await_ready(
-        self, process: subprocess.Popen[bytes], cluster_id: str, log_start: int, timeout_s: float
-    ) -> None:
+    def _await_ready(self, process: subprocess.Popen[bytes], cluster_id: str, log_start: int, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         trouble = f"did not answer within {timeout_s:g} s"
         while (left_s := deadline - time.monotonic()) > 0:

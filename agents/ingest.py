@@ -55,11 +55,10 @@ class IngestAgent:
         async with source.lock:
             payloads, offsets, times = batch.payloads(), batch.offsets(), batch.timestamps_ns()
             for start in range(0, len(batch), MESSAGES_PER_BLOCK):
-                part = slice(start, start + MESSAGES_PER_BLOCK)
+                stop = start + MESSAGES_PER_BLOCK
+                part = payloads.slice(start, stop), offsets[start:stop], times[start:stop]
                 with metrics.decode_seconds.time():
-                    ingested, records = await asyncio.to_thread(
-                        self._work, source.ingest, payloads.slice(start, start + MESSAGES_PER_BLOCK), offsets[part], times[part]
-                    )  # fmt: skip
+                    ingested, records = await asyncio.to_thread(self._work, source.ingest, *part)
                 if batch.void:
                     return
                 await self._context.publisher.publish(records)
@@ -88,7 +87,7 @@ class IngestAgent:
                     consumer.revise_state(tp, _state(source.ingest))
 
     def _read_to_end(self, tp: TP, source: _Source) -> bool:
-        end = self._context.consumer.highwater(tp)  # None until the first answer of the broker
+        end: int | None = self._context.consumer.highwater(tp)  # None until the first answer of the broker
         return end is not None and (source.next_offset or 0) >= end
 
     async def _source(self, tp: TP, epoch: int) -> _Source:

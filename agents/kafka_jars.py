@@ -34,9 +34,7 @@ def resolve_jars(folder: Path = JARS, pom: Path = POM) -> Path:
         return folder
     maven = shutil.which("mvn")
     if maven is None:
-        raise BrokerError(
-            f"no Kafka jars in {folder}, and Maven (mvn), which would fetch them, is not on the PATH"
-        )
+        raise BrokerError(f"no Kafka jars in {folder}, and Maven (mvn), which would fetch them, is not on the PATH")
     # Resolved aside and renamed, so that nobody ever sees, or reuses, half of a set.
     aside = folder.with_name(f"{folder.name}.{os.getpid()}")
     shutil.rmtree(aside, ignore_errors=True)

@@ -44,9 +44,7 @@ class MockCluster:
         if self._process is not None:
             return self.bootstrap
         if importlib.util.find_spec("confluent_kafka") is None:
-            raise BrokerError(
-                "no mock cluster: confluent-kafka is not installed (pip install confluent-kafka)"
-            )
+            raise BrokerError("no mock cluster: confluent-kafka is not installed (pip install confluent-kafka)")
         # It lives until its standard input ends, so it cannot outlive the process that started it.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "agents.mock_cluster"],

@@ -76,7 +76,12 @@ class Publisher:
         futures: list[asyncio.Future[Any]] = []
         batch = producer.create_batch()
         for record in records:
-            options = {"timestamp": now_ms, "key": record.key, "value": record.value, "headers": list(record.headers)}
+            options = {
+                "timestamp": now_ms,
+                "key": record.key,
+                "value": record.value,
+                "headers": list(record.headers),
+            }
             if batch.append(**options) is None:
                 futures.append(await producer.send_batch(batch, topic, partition=partition))
                 batch = producer.create_batch()

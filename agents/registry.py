@@ -38,4 +38,6 @@ async def _register(session: aiohttp.ClientSession, url: str, topic: str, schema
                 raise BrokerError(f"schema registry {url} refuses {schema}: {answer}")
             return int(answer["id"])
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise BrokerError(f"schema registry {url} cannot be reached: {error}; check output.schema_registry_url") from error
+        raise BrokerError(
+            f"schema registry {url} cannot be reached: {error}; check output.schema_registry_url"
+        ) from error

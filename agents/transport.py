@@ -79,7 +79,7 @@ class FetchedBatch:
         return np.fromiter((r.timestamp for r in self.records), np.int64, len(self.records)) * 1_000_000
 
 
-class BatchSchema(faust.Schema):
+class BatchSchema(faust.Schema):  # type: ignore[type-arg]
     """Hand a fetched batch through Faust as it is."""
 
     async def decode(self, app: Any, message: Any, *, propagate: bool = False) -> Any:  # noqa: ARG002
@@ -98,7 +98,9 @@ class BatchSchema(faust.Schema):
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The client thread: reads and writes committed state beside committed offsets."""
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
+    consumer: BatchConsumer
+
+    async def seek_to_committed(self) -> Any:
         """Move every assigned partition to its committed offset, or to where a new group starts."""
         return await self.call_thread(self._seek_to_committed)
 
@@ -149,9 +151,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 class BatchConsumer(driver.Consumer):
     """Faust's consumer, with batches for ``app.batched_topics``."""
 
+    app: Any
+    _thread: BatchConsumerThread
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.committed: dict[TP, Committed] = {}
-        self._noted: dict[TP, deque[FetchedBatch]] = {}
+        self._noted: dict[TP, deque[FetchedBatch | _Revision]] = {}
         self._epochs: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
 
@@ -171,7 +176,7 @@ class BatchConsumer(driver.Consumer):
             self._epochs[tp] = self.epoch(tp) + 1
             self._noted.pop(tp, None)
 
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         fetched = await super()._getmany(active_partitions=active_partitions, timeout=timeout)
         if not fetched:
             return fetched
@@ -186,10 +191,12 @@ class BatchConsumer(driver.Consumer):
         self._noted.setdefault(tp, deque()).append(record)
         last = record.records[-1]
         # The message stands at its last offset: Faust drops messages below the offset it has read.
-        return ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, [], None, record,
+        message = ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, [], None, None,
             None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
+        message.value = record  # type: ignore[assignment]
+        return message
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         if not self.is_batched(tp.topic):
@@ -202,8 +209,9 @@ class BatchConsumer(driver.Consumer):
 
     def revise_state(self, tp: TP, state: str) -> None:
         """Change the state to commit with the position that is committed already."""
-        if not self._noted.get(tp) and tp in self.committed:
-            self._noted.setdefault(tp, deque()).append(_Revision(self.committed[tp].offset, state))  # type: ignore[arg-type]
+        noted = self._noted.setdefault(tp, deque())
+        if not noted and tp in self.committed:
+            noted.append(_Revision(self.committed[tp].offset, state))
 
     def _committable(self) -> dict[TP, Committed]:
         """Take the acked run off the head of each partition's notes."""

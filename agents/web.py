@@ -28,15 +28,15 @@ def add_views(context: Context, tables: Tables | None) -> None:
     """Put our pages on the app's web server."""
     app = context.app
 
-    @app.page("/metrics")
     async def metrics(_self: Any, _request: Any) -> Response:
         text = generate_latest(context.metrics.registry)
         return Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    @app.page("/health")
     async def health(_self: Any, _request: Any) -> Response:
         return _json({"status": "rebalancing" if app.rebalancing else "ok", "assigned": _assigned(app)})
 
+    app.page("/metrics")(metrics)
+    app.page("/health")(health)
     if tables is not None:
         views = SourceViews(context, tables)
         app.page("/sources")(lambda _self, request: views.top(request))
@@ -122,13 +122,18 @@ class SourceViews:
     async def _elsewhere(self, request: Any) -> list[Any]:
         mine = str(self._context.app.conf.canonical_url)
         query = {**request.query, "local": "1"}
-        asked = [self._get(f"{url}{request.path}", query) for url in self._urls() if url.rstrip("/") != mine.rstrip("/")]
+        asked = [
+            self._get(f"{url}{request.path}", query) for url in self._urls() if url.rstrip("/") != mine.rstrip("/")
+        ]
         return [answer for status, answer in await asyncio.gather(*asked) if status == 200]
 
     async def _get(self, url: str, query: dict[str, str]) -> tuple[int, Any]:
         timeout = aiohttp.ClientTimeout(total=5)
         try:
-            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url, params=query) as response:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(url, params=query) as response,
+            ):
                 return response.status, await response.json()
         except (aiohttp.ClientError, TimeoutError) as error:
             return 503, {"error": f"the worker at {url} does not answer: {error}"}

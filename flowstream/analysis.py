@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -22,6 +22,7 @@ from flowstream.operators import Operator, Pane, Result
 from flowstream.panes import PaneAssembly, SourceState, Watermarks
 
 PROGRESS_VERSION = 1
+_NO_ROWS = FlowBatch.zeros(0)
 
 
 class SourceProgress(msgspec.Struct, frozen=True, array_like=True):
@@ -123,10 +124,7 @@ class Analysis:
         self._panes.add(on_time)
         self._watermarks.take(block)
         last_pane = int(self._panes.indices(on_time).max()) if len(on_time) else None
-        header = Block(
-            block.source, block.from_offset, block.to_offset, block.watermark_ns, block.idle, block.sources
-        )
-        self._retained.append(_Retained(offset, last_pane, header))
+        self._retained.append(_Retained(offset, last_pane, replace(block, rows=_NO_ROWS)))
         watermark_ns = self._watermarks.watermark_ns
         results: list[Result] = []
         panes = 0
@@ -169,9 +167,12 @@ class Analysis:
             self._next_offset,
             self._panes.closed,
             list(self._trailing.expected),
-            [SourceProgress(*source, s.applied, s.watermark_ns, s.idle) for source, s in sorted(self._trailing.states.items())],
+            [
+                SourceProgress(*source, state.applied, state.watermark_ns, state.idle)
+                for source, state in sorted(self._trailing.states.items())
+            ],
             {o.name: o.snapshot() for o in self.operators},
-        )  # fmt: skip
+        )
 
     def _closing(self, watermark_ns: int) -> Iterator[Pane]:
         """Yield every pane up to the watermark; empty ones only as long as an operator waits for them."""

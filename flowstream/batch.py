@@ -13,11 +13,12 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]  # a column: its type is in COLUMNS
 
 V4_MAPPED = 0xFFFF_0000_0000  # the low word of ::ffff:0:0/96, above the 32 address bits
 
@@ -148,7 +149,7 @@ class FlowBatch:
             return parts[0]
         if not parts:
             return cls.zeros(0)
-        return cls({name: np.concatenate([p._columns[name] for p in parts]) for name in COLUMNS})
+        return cls({name: np.concatenate([p.columns[name] for p in parts]) for name in COLUMNS})
 
     def take(self, index: Array | slice) -> FlowBatch:
         """Select rows by position, by mask, or by slice (a slice copies nothing)."""

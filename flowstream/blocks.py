@@ -47,7 +47,7 @@ class Block:
 
 
 def origin_id(source: SourcePartition, sources: tuple[tuple[str, int], ...]) -> int:
-    """Number a source partition: position of its topic among the inputs << 16 | partition."""
+    """Return a source partition's number: position of its topic among the inputs << 16 | partition."""
     return [topic for topic, _ in sources].index(source.topic) << 16 | source.partition
 
 
@@ -73,14 +73,9 @@ def _decode_column(name: str, raw: bytes, rows: int) -> Array:
     size = np.dtype(column.dtype).itemsize * column.width
     if len(raw) not in (rows * size, min(rows, 1) * size):
         raise StateError(f"column {name} of a block of {rows} rows has {len(raw)} bytes")
-    values: Array
-    if column.width == 2:
-        values = packed_to_words(raw)
-    else:
-        values = np.frombuffer(raw, np.dtype(column.dtype).newbyteorder("<"))
-    if len(values) != rows:
-        values = np.repeat(values, rows, axis=0)
-    return values
+    stored = np.dtype(column.dtype).newbyteorder("<")
+    values: Array = packed_to_words(raw) if column.width == 2 else np.frombuffer(raw, stored)
+    return values if len(values) == rows else np.repeat(values, rows, axis=0)
 
 
 def encode_block(block: Block) -> bytes:

@@ -48,7 +48,10 @@ class FlowstreamGroup(click.Group):
 def settings_option(command: Callable[..., T]) -> Callable[..., T]:
     """Add --settings."""
     return click.option(
-        "--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file (default: flowstream.toml)."
+        "--settings",
+        "settings_file",
+        type=click.Path(path_type=Path),
+        help="TOML file (default: flowstream.toml).",
     )(command)
 
 
@@ -96,7 +99,7 @@ def analyze(
     \b
     Example: flowstream analyze flows.bin.gz --links links.csv --only elephants
     """
-    from flowstream.analyze import analyze_files  # noqa: PLC0415
+    from flowstream.analyze import analyze_files
 
     overrides = {} if only is None else {"analyses": tuple(part.strip() for part in only.split(","))}
     settings = load(settings_file, **overrides)
@@ -115,7 +118,7 @@ def broker() -> None:
 
 
 def _local_broker(folder: Path | None, port: int) -> Any:
-    from agents.broker import LocalBroker  # noqa: PLC0415
+    from agents.broker import LocalBroker
 
     return LocalBroker(folder or load().data_dir / "broker", port=port)
 
@@ -129,7 +132,7 @@ def broker_options(command: Callable[..., T]) -> Callable[..., T]:
 @broker.command("start")
 @broker_options
 @click.option("--wipe", is_flag=True, help="Begin with empty topics.")
-def broker_start(folder: Path | None, port: int, wipe: bool) -> None:  # noqa: FBT001
+def broker_start(folder: Path | None, port: int, wipe: bool) -> None:
     """Start it and return when it answers.
 
     \b
@@ -170,13 +173,13 @@ def broker_status(folder: Path | None, port: int) -> None:
 @main.command()
 @click.option("--check", "check_only", is_flag=True, help="Create nothing.")
 @settings_option
-def topics(settings_file: Path | None, check_only: bool) -> None:  # noqa: FBT001
+def topics(settings_file: Path | None, check_only: bool) -> None:
     """Create the topics that are missing and show all of them.
 
     \b
     Example: flowstream topics
     """
-    from agents.admin import check_topics, create_topics  # noqa: PLC0415
+    from agents.admin import check_topics, create_topics
 
     settings = load(settings_file)
     made = [] if check_only else run(create_topics(settings))
@@ -199,15 +202,17 @@ def topics(settings_file: Path | None, check_only: bool) -> None:  # noqa: FBT00
 @click.option("--format", "wire_format", type=FORMATS, help="Wire format (default: recognised from the file).")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Messages a second at most.")
 @settings_option
-def send(path: Path, topic: str | None, wire_format: str | None, rate: float | None, settings_file: Path | None) -> None:
+def send(
+    path: Path, topic: str | None, wire_format: str | None, rate: float | None, settings_file: Path | None
+) -> None:
     """Publish a recorded file to a raw topic.
 
     \b
     Example: flowstream send flows.bin.gz --topic flow-messages --format goflow --rate 5000
     """
-    from agents.admin import topic_partitions  # noqa: PLC0415
-    from agents.send import send as send_messages  # noqa: PLC0415
-    from flowstream.recordings import Recording  # noqa: PLC0415
+    from agents.admin import topic_partitions
+    from agents.send import send as send_messages
+    from flowstream.recordings import Recording
 
     settings = load(settings_file)
     recording = Recording(path, wire_format)
@@ -238,8 +243,8 @@ def links_load(path: Path, settings_file: Path | None) -> None:
     \b
     Example: flowstream links load links.csv
     """
-    from agents.send import send_links  # noqa: PLC0415
-    from flowstream.links import LinkTable  # noqa: PLC0415
+    from agents.send import send_links
+    from flowstream.links import LinkTable
 
     settings = load(settings_file)
     table = LinkTable.from_path(path)
@@ -258,7 +263,7 @@ def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | 
     \b
     Example: flowstream worker --agents ingest,analyses
     """
-    from agents.worker import run_worker  # noqa: PLC0415
+    from agents.worker import run_worker
 
     overrides: dict[str, Any] = {} if port is None else {"web": {"port": port}}
     run_worker(load(settings_file, **overrides), tuple(a.strip() for a in chosen.split(",")), log_level)
@@ -270,19 +275,19 @@ def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | 
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line: {key, value}.")
 @settings_option
-def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, settings_file: Path | None) -> None:  # noqa: FBT001
+def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, settings_file: Path | None) -> None:
     """Print a topic's records, decoded, one line each. A stream's short name will do.
 
     \b
     Example: flowstream tail elephants --from-beginning --limit 10
     """
-    from flowstream.render import render_line  # noqa: PLC0415
+    from flowstream.render import render_line
 
     settings = load(settings_file)
     full = name(settings, topic) if topic in {s.name.split(".")[-2] for s in specs(settings)} else topic
 
     async def follow() -> None:
-        from agents.tail import read_topic  # noqa: PLC0415
+        from agents.tail import read_topic
 
         count = 0
         async for record, value in read_topic(settings, full, from_beginning=from_beginning):
@@ -311,9 +316,9 @@ def check(settings_file: Path | None) -> None:
     \b
     Example: flowstream check --settings flowstream.toml
     """
-    from agents.admin import check_topics  # noqa: PLC0415
-    from agents.registry import register_schemas  # noqa: PLC0415
-    from flowstream import schemas  # noqa: PLC0415
+    from agents.admin import check_topics
+    from agents.registry import register_schemas
+    from flowstream import schemas
 
     settings: Settings = load(settings_file)
     out.print(f"settings   ok ({settings.digest()})", highlight=False)
@@ -335,13 +340,15 @@ def check(settings_file: Path | None) -> None:
 
 
 @main.command()
-@click.option("--seconds", default=75, show_default=True, type=click.IntRange(20, 600), help="Ends at the latest after.")
+@click.option(
+    "--seconds", default=75, show_default=True, type=click.IntRange(20, 600), help="Ends at the latest after."
+)
 def demo(seconds: int) -> None:
     """Show the main job on a recorded fabric: broker, worker, results as they come.
 
     \b
     Example: flowstream demo
     """
-    from agents.demo import run_demo  # noqa: PLC0415
+    from agents.demo import run_demo
 
     run_demo(out, seconds)

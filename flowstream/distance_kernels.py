@@ -13,7 +13,6 @@ bounded for any input. A group that fits one block is computed once and kept for
 The sum is defined by condensed order alone: within a block the second half is added onto the first until one
 number is left, block sums are added with Neumaier's compensation (Z. angew. Math. Mech. 54, 1974).
 """
-# ruff: noqa: PLR0917 - kernels take columns
 
 from __future__ import annotations
 
@@ -41,6 +40,7 @@ from flowstream.rank_kernels import (
 from flowstream.selection_kernels import busiest, lerp, select, sort_offered, square_not_above
 
 GATHER_MAX = 1 << 20  # values of the second pass kept for selection: 8 MB
+SPANS_MAX = 64  # places to spare, one per span: two per quantile at most
 SPARSE_PAIRS = 1 << 15  # from here on four dense tables are cheaper than a bitmap of occupied bins
 LEAST, GREATEST, MEAN, THRESHOLD, QUANTILES = range(5)  # columns of the statistics
 
@@ -78,6 +78,7 @@ class Scratch(NamedTuple):
     narrow: NDArray[np.float32]
     bins: NDArray[np.uint16]
     mask: NDArray[np.uint8]
+    hits: NDArray[np.int64]
     folded: NDArray[np.float64]
     tables: NDArray[np.uint32]  # pairs by bin, zero between groups
     occupied: NDArray[np.uint64]
@@ -87,7 +88,7 @@ class Scratch(NamedTuple):
     places: NDArray[np.int64]  # of the farthest pairs, in condensed order
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _scratch(dims, bounds, far_bounds):  # type: ignore[no-untyped-def]
     widest = 0
     listed = 0
@@ -100,17 +101,18 @@ def _scratch(dims, bounds, far_bounds):  # type: ignore[no-untyped-def]
         np.zeros(BLOCK + PAD, np.float32),
         np.zeros(BLOCK + PAD, np.uint16),
         np.zeros(BLOCK + PAD, np.uint8),
+        np.zeros(BLOCK + PAD, np.int64),
         np.zeros((3, BLOCK)),
         np.zeros((4, BINS), np.uint32),
         np.zeros((BINS + 63) // 64, np.uint64),
-        np.empty(min(GATHER_MAX, widest * (widest - 1) // 2 + 1), np.int64),
+        np.empty(min(GATHER_MAX, widest * (widest - 1) // 2) + SPANS_MAX, np.int64),
         np.zeros(2048, np.int64),
         np.zeros(widest, np.int64),
         np.zeros(listed, np.int64),
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _varying(features, first, n, x):  # type: ignore[no-untyped-def]
     """Copy the features in which the group's flows differ to ``x``; the others add nothing to a distance."""
     dims = 0
@@ -124,7 +126,7 @@ def _varying(features, first, n, x):  # type: ignore[no-untyped-def]
     return dims
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _count_pairs(s, dims, n, out_bins, out_counts, figures):  # type: ignore[no-untyped-def]
     """Pass 1. Fill the sparse histogram and the least, the greatest and the mean; return how many bins."""
     pairs = n * (n - 1) // 2
@@ -152,7 +154,7 @@ def _count_pairs(s, dims, n, out_bins, out_counts, figures):  # type: ignore[no-
     return drain_tables(dense, s.tables, s.occupied, out_bins, out_counts)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _gather(s, dims, n, spans, used, gate, heap, places):  # type: ignore[no-untyped-def]
     """Pass 2. Gather the values of every span, and the farthest pairs into the heap."""
     leaders = 0
@@ -168,7 +170,7 @@ def _gather(s, dims, n, spans, used, gate, heap, places):  # type: ignore[no-unt
         spans.end[leaders] = at
         spans.leader[leaders] = r
         leaders += 1
-        at += spans.inside[r]
+        at += spans.inside[r] + 1  # collect() writes one place too far
     pairs = n * (n - 1) // 2
     size = 0
     i, j, first = 0, 1, 0
@@ -177,20 +179,20 @@ def _gather(s, dims, n, spans, used, gate, heap, places):  # type: ignore[no-unt
         if pairs > BLOCK:
             i, j, filled = fill(s.x, dims, n, i, j, s.block, s.narrow, s.bins)
         mark(s.bins, filled, spans, leaders, gate, s.mask)
-        size = collect(
-            s.block, s.bins, s.mask, filled, first, gate, spans, leaders, s.kept, heap, places, size
-        )
+        size = collect(s.block, s.bins, s.mask, s.hits, filled, first, gate, spans, leaders, s.kept, heap, places, size)
         first += filled
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _read_quantiles(s, quantiles, pairs, spans, used, figures):  # type: ignore[no-untyped-def]
     """Select the order statistics from what was gathered, and interpolate."""
     for r in range(used):
         bits = spans.low[r]
         if spans.start[r] >= 0:
             inside = s.kept[spans.start[r] : spans.start[r] + spans.inside[r]]
-            bits = select(inside, spans.rank[r] - spans.below[r], bits, spans.high[r], s.digits)
+            bits = inside[0]
+            if len(inside) > 1:
+                bits = select(inside, spans.rank[r] - spans.below[r], spans.low[r], spans.high[r], s.digits)
         spans.bits[r] = bits
     squares = spans.bits.view(np.float64)
     for q in range(len(quantiles)):
@@ -200,7 +202,7 @@ def _read_quantiles(s, quantiles, pairs, spans, used, figures):  # type: ignore[
         figures[QUANTILES + q] = lerp(low, high, position - np.floor(position))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _tail(s, dims, n, cut, heap, places):  # type: ignore[no-untyped-def]
     """Pass 3. Count the pairs above the cut per flow; return how many there are."""
     if len(heap) == n * (n - 1) // 2 or (len(heap) and heap[-1] <= cut):
@@ -216,7 +218,7 @@ def _tail(s, dims, n, cut, heap, places):  # type: ignore[no-untyped-def]
     return s.counts[:n].sum() // 2
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
 def _summarise_group(s, dims, n, quantiles, tail_at, threshold, spans, packed, g, out):  # type: ignore[no-untyped-def]
     pairs = n * (n - 1) // 2
     figures = out.statistics[g]

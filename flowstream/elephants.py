@@ -195,19 +195,13 @@ class ElephantsOperator:
             return []
         told = estimate(scene.state, at, tick, self._tick_ns)
         level_bps = scene.level_bps[at]
-        under = (told.bounds_bps(self.config.confidence)[1] < self.config.offset * level_bps) | (
-            level_bps <= 0.0
-        )
+        under = (told.bounds_bps(self.config.confidence)[1] < self.config.offset * level_bps) | (level_bps <= 0.0)
         sampled = by_samples(scene.state)[at]
         passed_ns = np.where(sampled, self._tick_ns, new_ns[at])
-        below_ns = np.where(
-            under, rows["below_ns"][at] + passed_ns, np.where(passed_ns > 0, 0, rows["below_ns"][at])
-        )
+        below_ns = np.where(under, rows["below_ns"][at] + passed_ns, np.where(passed_ns > 0, 0, rows["below_ns"][at]))
         rows["below_ns"][at] = below_ns
         over = (below_ns >= self._hold_ns) | (rows["due_ns"][at] <= (tick + 1) * self._tick_ns)
-        due = (
-            ~over & (tick - rows["told_tick"][at] >= self._update_ticks) & (sampled | (rows["fresh"][at] > 0))
-        )
+        due = ~over & (tick - rows["told_tick"][at] >= self._update_ticks) & (sampled | (rows["fresh"][at] > 0))
         say = over | due
         names = np.where(over[say], "offset", "update").tolist()
         results = self._told(scene, at[say], told.take(say), names, tick)
@@ -232,8 +226,6 @@ class ElephantsOperator:
             self.evicted += excess
         return scene.state.take(kept)
 
-    def _told(
-        self, scene: Scene, at: NDArray[np.int64], told: Estimate, names: list[str], tick: int
-    ) -> list[Result]:
+    def _told(self, scene: Scene, at: NDArray[np.int64], told: Estimate, names: list[str], tick: int) -> list[Result]:
         scene.state.rows["told_tick"][at], scene.state.rows["fresh"][at] = tick, 0
         return scene.events(at, told, names, tick)

@@ -1,11 +1,11 @@
 """What can go wrong, as a tree.
 
-    FlowstreamError            everything raised on purpose; the command line prints it as one line
-    |- SettingsError           a setting, named with its value and the fix
-    |- SchemaError             an Avro schema that is unknown, or does not fit the bytes
-    |- DecodeError             bytes that are not what their format says; carries a Reason
-    |- StateError              a snapshot or a block that this version cannot restore
-    `- BrokerError             Kafka cannot be reached, or lacks a topic
+FlowstreamError            everything raised on purpose; the command line prints it as one line
+|- SettingsError           a setting, named with its value and the fix
+|- SchemaError             an Avro schema that is unknown, or does not fit the bytes
+|- DecodeError             bytes that are not what their format says; carries a Reason
+|- StateError              a snapshot or a block that this version cannot restore
+`- BrokerError             Kafka cannot be reached, or lacks a topic
 """
 
 from enum import IntEnum

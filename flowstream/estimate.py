@@ -15,9 +15,7 @@ from scipy.special import gammaincinv
 Floats = NDArray[np.float64]
 
 
-def rate_interval(
-    sum_w: ArrayLike, sum_w2: ArrayLike, max_w: ArrayLike, level: float = 0.95
-) -> tuple[Floats, Floats]:
+def rate_interval(sum_w: ArrayLike, sum_w2: ArrayLike, max_w: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """Return the (low, high) bounds of a weighted Poisson sum, elementwise over arrays of one shape.
 
     ``sum_w`` is the sum of the sample weights, ``sum_w2`` its variance (the sum of their squares), ``max_w``

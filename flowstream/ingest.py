@@ -63,7 +63,7 @@ def route(addresses: Array, destinations: int) -> NDArray[np.int64]:
     words = (words ^ (words >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     words = (words ^ (words >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     words ^= words >> np.uint64(33)
-    return (words % np.uint64(destinations)).astype(np.int64)
+    return np.asarray(words % np.uint64(destinations), np.int64)
 
 
 class Ingest:
@@ -102,9 +102,7 @@ class Ingest:
             reasons |= dict.fromkeys(absurd.tolist(), int(Reason.TIME_OUT_OF_RANGE))
             kept = ~np.isin(message, absurd)
             flows, message = flows.take(kept), message[kept]
-        flows = flows.replace(
-            origin_offset=offsets[message], origin_id=np.full(len(flows), self._origin_id, np.uint32)
-        )
+        flows = flows.replace(origin_offset=offsets[message], origin_id=np.full(len(flows), self._origin_id, np.uint32))
         flows, rows_late = self._judge_lateness(flows)
         first = int(offsets[0]) if self._next_offset is None else self._next_offset
         self._next_offset = int(offsets[-1]) + 1
@@ -143,8 +141,13 @@ class Ingest:
         bounds = np.searchsorted(np.sort(destination), np.arange(count + 1))
         return [
             Block(
-                self.source, first, to, self.watermark_ns, idle, self._config.sources,
+                self.source,
+                first,
+                to,
+                self.watermark_ns,
+                idle,
+                self._config.sources,
                 ordered.take(slice(bounds[d], bounds[d + 1])),
-            )  # fmt: skip
+            )
             for d in range(count)
         ]

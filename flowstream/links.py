@@ -214,9 +214,7 @@ def _parse(row: Mapping[str, Any], where: str) -> _Link:
             f"{where}, column exporter: {row['exporter']!r} is no IP address of an exporter; "
             "write the one the collector records, such as 192.0.2.1"
         )
-    if_index = _whole(
-        row["if_index"], (1, 2**32 - 1), f"{where}, column if_index", "the ifIndex, 1 to 4294967295"
-    )
+    if_index = _whole(row["if_index"], (1, 2**32 - 1), f"{where}, column if_index", "the ifIndex, 1 to 4294967295")
     speed_bps = _whole(
         row["speed_bps"],
         (1, 2**63 - 1),
@@ -244,6 +242,4 @@ def _edge(value: object, where: str) -> int:
         return EDGE_YES
     if value is False or (isinstance(value, str) and value.lower() == "false"):
         return EDGE_NO
-    raise SettingsError(
-        f"{where}, column edge: {value!r} is neither true nor false; write one, or leave it empty"
-    )
+    raise SettingsError(f"{where}, column edge: {value!r} is neither true nor false; write one, or leave it empty")

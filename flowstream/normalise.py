@@ -51,15 +51,11 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.default_sampling_rate <= SAMPLING_RATE_MAX:
-            raise ValueError(
-                f"default_sampling_rate {self.default_sampling_rate} is not in 0..{SAMPLING_RATE_MAX}"
-            )
+            raise ValueError(f"default_sampling_rate {self.default_sampling_rate} is not in 0..{SAMPLING_RATE_MAX}")
         for exporter, rate in self.exporter_sampling_rates.items():
             address_words(exporter)
             if not 1 <= rate <= SAMPLING_RATE_MAX:
-                raise ValueError(
-                    f"exporter_sampling_rates[{exporter}] {rate} is not in 1..{SAMPLING_RATE_MAX}"
-                )
+                raise ValueError(f"exporter_sampling_rates[{exporter}] {rate} is not in 1..{SAMPLING_RATE_MAX}")
         if self.event_time not in get_args(EventTime):
             raise ValueError(f"event_time {self.event_time!r} is not one of {', '.join(get_args(EventTime))}")
         if not 0 <= self.ahead_max_ns <= LATEST_NS:

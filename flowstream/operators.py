@@ -49,7 +49,11 @@ class Operator(Protocol):
         ...
 
     def process(self, panes: Sequence[Pane]) -> list[Result]:
-        """Take in ``panes[-1]``, just closed. ``panes[:-1]`` are up to ``lookback`` panes before it, consecutive."""
+        """Take in ``panes[-1]``, just closed.
+
+        ``panes[:-1]`` are those of the ``lookback`` panes before it that were processed, in order; one that
+        is missing was empty.
+        """
         ...
 
     def snapshot(self) -> bytes:

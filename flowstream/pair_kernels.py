@@ -4,8 +4,6 @@ Distances come from direct differences in float64. The identity ``|a|^2 + |b|^2 
 1e9 bytes it loses every digit of the near pairs. Coordinates are (dimensions, flows + PAD), one row each.
 """
 
-# ruff: noqa: PLR0917 - kernels take columns
-
 from __future__ import annotations
 
 import math
@@ -31,18 +29,31 @@ def squares_of_row(x, dims, i, j, count, out):  # type: ignore[no-untyped-def]
         return
     a = x[0, j : j + padded]
     ai = x[0, i]
-    if dims % 2:
+    done = 1
+    if dims == 1:
         for t in range(padded):
             u = a[t] - ai
             o[t] = u * u
-    else:
+    elif dims % 2 == 0:
+        done = 2
         b = x[1, j : j + padded]
         bi = x[1, i]
         for t in range(padded):
             u = a[t] - ai
             v = b[t] - bi
             o[t] = u * u + v * v
-    for q in range(2 - dims % 2, dims, 2):
+    else:
+        done = 3
+        b = x[1, j : j + padded]
+        bi = x[1, i]
+        c = x[2, j : j + padded]
+        ci = x[2, i]
+        for t in range(padded):
+            u = a[t] - ai
+            v = b[t] - bi
+            w = c[t] - ci
+            o[t] = (u * u + v * v) + w * w
+    for q in range(done, dims, 2):
         c = x[q, j : j + padded]
         d = x[q + 1, j : j + padded]
         ci = x[q, i]

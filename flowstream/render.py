@@ -46,7 +46,9 @@ def _elephant(value: Mapping[str, Any]) -> str:
 
 
 def _distances(value: Mapping[str, Any]) -> str:
-    head = f"{time_text(value['window_start_ns'])} {value['src_addr']}: {value['flows']} flows, {value['pairs']:,} pairs"
+    head = (
+        f"{time_text(value['window_start_ns'])} {value['src_addr']}: {value['flows']} flows, {value['pairs']:,} pairs"
+    )
     if not value["pairs"]:
         return head
     named = ", ".join(f"{k} {number_text(value[k])}" for k in ("min", "p50", "p99", "p999", "max"))

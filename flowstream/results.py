@@ -66,5 +66,5 @@ class ResultEncoder:
     def encode_record(self, name: str, record: dict[str, Any]) -> bytes:
         """Return a record of a named schema in Avro, framed as configured."""
         if name in self._schema_ids:
-            return schemas.confluent_frame(self._schema_ids[name], schemas.encode(name, record))
+            return schemas.confluent_frame(self._schema_ids[name], schemas.encode_body(name, record))
         return schemas.single_object_encode(name, record)

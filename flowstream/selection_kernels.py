@@ -10,6 +10,7 @@ import math
 from numba import njit
 
 LEAF = 24  # values sorted by insertion
+FEW = 32  # largest values kept by insertion
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -90,11 +91,24 @@ def _sink(values, places, size):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def offer(values, places, size, value, place):  # type: ignore[no-untyped-def]
-    """Offer a value to the heap of the largest ones; return the heap's new size.
+    """Offer a value to the largest ones, ``values`` filled up to ``size``; return the new size.
 
-    The heap is ``values`` and ``places`` whole, filled up to ``size``, worst first. Places must be offered in
-    ascending order; among equal values the earlier place stays.
+    Places must be offered in ascending order; among equal values the earlier place stays. A few values are kept in
+    descending order, more than ``FEW`` as a heap, worst first, so that no order of offers is slow.
     """
+    if len(values) <= FEW:
+        if size == len(values):
+            if value <= values[size - 1]:
+                return size
+            size -= 1
+        at = size
+        while at > 0 and values[at - 1] < value:
+            values[at] = values[at - 1]
+            places[at] = places[at - 1]
+            at -= 1
+        values[at] = value
+        places[at] = place
+        return size + 1
     if size == len(values):
         if value > values[0]:
             values[0] = value
@@ -114,8 +128,8 @@ def offer(values, places, size, value, place):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def sort_offered(values, places, size):  # type: ignore[no-untyped-def]
-    """Turn the heap into descending order of value, equal values by place."""
-    while size > 1:
+    """Put the offered values in descending order, equal ones by place."""
+    while size > 1 and len(values) > FEW:
         size -= 1
         values[0], values[size] = values[size], values[0]
         places[0], places[size] = places[size], places[0]

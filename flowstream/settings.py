@@ -22,6 +22,9 @@ from pydantic_settings import (
 from flowstream.errors import SettingsError
 
 DEFAULT_FILE = "flowstream.toml"
+PREFIX = "FLOWSTREAM_"
+#: Variables with our prefix that are not settings: where the file is, and switches of the tests.
+NOT_SETTINGS = frozenset({"SETTINGS", "TEST_BROKER", "REQUIRE_BROKER", "GOFLOW2"})
 Analysis = Literal["distances", "elephants", "sources", "quality"]
 WireFormat = Literal["goflow", "goflow-json", "avro", "flow-event-json", "suricata-eve"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -41,9 +44,7 @@ class Kafka(Section):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how to speak to them"
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        "PLAIN", description="used with SASL_*"
-    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("PLAIN", description="used with SASL_*")
     sasl_username: str = Field("", description="used with SASL_*")
     sasl_password: SecretStr = Field(SecretStr(""), description="used with SASL_*; never printed")
     ssl_cafile: str = Field("", description="CA certificates (PEM); empty: those of the system")
@@ -67,7 +68,11 @@ class Topics(Section):
     """Our own topics."""
 
     prefix: str = Field(
-        "flowstream", min_length=1, max_length=100, pattern=r"^[A-Za-z0-9._-]+$", description="first part of names"
+        "flowstream",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="first part of names",
     )
     partitions: int = Field(4, ge=1, le=1024, description="partitions of the flows and result topics")
     replication: int = Field(1, ge=1, le=9, description="replicas of each partition")
@@ -102,7 +107,8 @@ class Distances(Section):
     size_s: Seconds = Field(3.0, description="window length")
     step_s: Seconds = Field(3.0, description="a window starts every so often; equal to size_s: tumbling")
     features: tuple[str, ...] = Field(
-        ("duration", "in_bytes", "in_packets", "out_bytes", "out_packets"), description="coordinates; or [\"all\"]"
+        ("duration", "in_bytes", "in_packets", "out_bytes", "out_packets"),
+        description='coordinates; or ["all"]',
     )
     scaling: Literal["none", "standard", "log"] = Field("none", description="what is done to them first")
     top_k: int = Field(10, ge=0, le=1000, description="farthest pairs listed per source and window")
@@ -120,7 +126,7 @@ class Elephants(Section):
     rate_bps_min: float | None = Field(
         None, gt=0, description="publish flows over links of unknown capacity above this rate"
     )
-    flows_max: int = Field(1_000_000, ge=1, description="flows tracked per partition at most")
+    flows_max: int = Field(50_000, ge=1, description="suspicious or active flows tracked per partition at most")
 
 
 class Sources(Section):
@@ -155,12 +161,14 @@ class Settings(BaseSettings):
     """All settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FLOWSTREAM_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
-    )  # fmt: skip
-
-    app: str = Field(
-        "flowstream", pattern=r"^[a-z0-9._-]+$", max_length=100, description="name of the consumer group"
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
+
+    app: str = Field("flowstream", pattern=r"^[a-z0-9._-]+$", max_length=100, description="name of the consumer group")
     inputs: tuple[Input, ...] = Field(
         (Input(topic="flow-messages", format="goflow"),), min_length=1, description="raw topics"
     )
@@ -227,7 +235,7 @@ class Settings(BaseSettings):
 
     def digest(self) -> str:
         """Return a short hash of everything that can change a result: part of each record's lineage."""
-        told = self.model_dump_json(include={"analyses", "time", "sampling", "distances", "elephants", "sources", "quality", "inputs"})  # fmt: skip
+        told = self.model_dump_json(exclude={"app", "kafka", "topics", "output", "web", "data_dir"})
         return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
@@ -240,6 +248,13 @@ def load(path: str | Path | None = None, **overrides: Any) -> Settings:
     file = Path(named or DEFAULT_FILE)
     if named and not file.is_file():
         raise SettingsError(f"settings file {file}: no such file; create it or leave it out to use the defaults")
+
+    for variable in os.environ:
+        top = variable.removeprefix(PREFIX).split("__")[0]
+        if variable.startswith(PREFIX) and top not in NOT_SETTINGS and top.lower() not in Settings.model_fields:
+            raise SettingsError(
+                f"variable {variable}: there is no such setting; see docs/settings.md for those there are"
+            )
 
     class Loaded(Settings):
         model_config = SettingsConfigDict(toml_file=file)

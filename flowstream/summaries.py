@@ -76,7 +76,7 @@ def summarise(
         first = last
 
 
-def _run(  # noqa: PLR0917 - columns
+def _run(
     features: NDArray[np.float64],
     bounds: NDArray[np.int64],
     wanted: Wanted,

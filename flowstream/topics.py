@@ -48,13 +48,14 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "cleanup.policy": "delete",
         "retention.ms": str(int(settings.topics.results_retention_hours * hour_ms)),
     }
+    late = {**kept, "max.message.bytes": str(BLOCK_BYTES_MAX)}
     upserted = {**kept, "cleanup.policy": "compact,delete"}
     wide = {**upserted, "max.message.bytes": str(BLOCK_BYTES_MAX)}
     count = settings.topics.partitions
     made = [
         TopicSpec(name(settings, "flows"), "flow records as columnar blocks", "flow_block", count, flows),
         TopicSpec(name(settings, "dead-letters"), "messages that could not be used", "dead_letter", count, kept),
-        TopicSpec(name(settings, "late"), "rows behind the watermark", "flow_block", count, {**kept, "max.message.bytes": str(BLOCK_BYTES_MAX)}),
+        TopicSpec(name(settings, "late"), "rows behind the watermark", "flow_block", count, late),
         TopicSpec(name(settings, "links"), "link capacities", "links", 1, {"cleanup.policy": "compact"}),
     ]  # fmt: skip
     purposes = {
@@ -68,9 +69,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
             config = wide if stream in {"sources", "distance-pair-blocks"} else upserted
-            made.append(
-                TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config)
-            )
+            made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 
 

@@ -87,9 +87,7 @@ def flows(rows: int | None = None, **columns: Any) -> FlowBatch:
 
     Addresses are texts. Without ``rows``, there are as many as the longest column given, or one.
     """
-    given = [
-        len(v) for v in columns.values() if isinstance(v, Sequence | np.ndarray) and not isinstance(v, str)
-    ]
+    given = [len(v) for v in columns.values() if isinstance(v, Sequence | np.ndarray) and not isinstance(v, str)]
     count = rows if rows is not None else max(given, default=1)
     times = T0_NS + np.arange(count, dtype=np.int64) * 10**9
     usual: dict[str, Any] = {

@@ -69,9 +69,7 @@ def _build() -> Path:
         raise Goflow2Error(f"goflow2 is not installed, and without Go {MODULE} cannot be built")
     BUILT.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "GOBIN": str(BUILT.parent)}
-    run = subprocess.run(
-        [go, "install", MODULE], env=environment, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([go, "install", MODULE], env=environment, capture_output=True, text=True, check=False)
     if run.returncode:
         raise Goflow2Error(f"go install {MODULE} failed: {run.stderr.strip().splitlines()[-1:]}")
     return BUILT
@@ -162,9 +160,7 @@ class Goflow2:
         return cls([*arguments, "-transport.file.sep", ""], binary=binary)
 
     @classmethod
-    def to_kafka(
-        cls, bootstrap: str, topic: str, *, flush_ms: int = 200, binary: Path | None = None
-    ) -> Goflow2:
+    def to_kafka(cls, bootstrap: str, topic: str, *, flush_ms: int = 200, binary: Path | None = None) -> Goflow2:
         """Produce varint-delimited protobuf to a topic, one message per flow record."""
         arguments = ["-format", "bin", "-transport", "kafka", "-transport.kafka.brokers", bootstrap]
         arguments += ["-transport.kafka.topic", topic, "-transport.kafka.flushfreq", f"{flush_ms}ms"]

@@ -20,12 +20,11 @@ __all__ = ["DECODERS", "DecodeContext", "Decoded", "Payloads", "decode", "decode
 class Decode(Protocol):
     """What a format's ``decode`` is."""
 
-    def __call__(self, payloads: Payloads, context: DecodeContext) -> Decoded: ...  # noqa: D102
+    def __call__(self, payloads: Payloads, context: DecodeContext) -> Decoded: ...
 
 
 DECODERS: Mapping[str, Decode] = {
-    module.WIRE_FORMAT: module.decode
-    for module in (goflow, goflow_json, avro, flow_event_json, suricata_eve)
+    module.WIRE_FORMAT: module.decode for module in (goflow, goflow_json, avro, flow_event_json, suricata_eve)
 }
 
 

@@ -137,9 +137,7 @@ def _read(payloads: Payloads, messages: NDArray[np.int64], context: DecodeContex
             )
             table.put(chosen, part)
         else:
-            bodies = map(
-                payloads.buffer.__getitem__, map(slice, begins[chosen].tolist(), ends[chosen].tolist())
-            )
+            bodies = map(payloads.buffer.__getitem__, map(slice, begins[chosen].tolist(), ends[chosen].tolist()))
             table.put(chosen, _table_of([reader.read(body) for body in bodies]))
     return table
 

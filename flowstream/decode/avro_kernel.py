@@ -80,7 +80,7 @@ def _address(buffer: _Bytes, p: _Int, end: _Int, words: NDArray[np.uint64]) -> t
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def read_records(  # noqa: PLR0917 - compiled code takes no keywords
+def read_records(
     buffer: _Bytes,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],

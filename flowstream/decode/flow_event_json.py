@@ -64,9 +64,7 @@ def decode(payloads: Payloads, context: DecodeContext) -> Decoded:  # noqa: ARG0
             text.times(attributes(events, "timestamp"), text.SECONDS),
         )
     )
-    duration = rows.flow_time(
-        text.times(attributes(events, "duration"), text.SECONDS), np.zeros(len(events), np.int64)
-    )
+    duration = rows.flow_time(text.times(attributes(events, "duration"), text.SECONDS), np.zeros(len(events), np.int64))
     columns = {
         "time_ns": start,
         "time_received_ns": rows.flow_time(text.times(attributes(events, "dvc_time"), text.SECONDS), start),

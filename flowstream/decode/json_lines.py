@@ -66,9 +66,7 @@ def parse(
     good = reasons == 0
     text = payloads.buffer[payloads.bounds[0] : payloads.bounds[-1]]
     if not good.all():
-        text = b"".join(
-            map(payloads.buffer.__getitem__, map(slice, starts[good].tolist(), ends[good].tolist()))
-        )
+        text = b"".join(map(payloads.buffer.__getitem__, map(slice, starts[good].tolist(), ends[good].tolist())))
     reasons[payloads.null] = 0
     try:
         values = decoder.decode_lines(text)
@@ -159,9 +157,7 @@ def conclude(objects: Objects[Any], flows: FlowBatch, row_reasons: NDArray[np.ui
     kept = reasons[objects.message] == 0
     message = objects.message[kept]
     rows = flows if kept.all() else flows.take(kept)
-    rows = rows.replace(
-        origin_offset=message, origin_row=np.arange(len(message)) - np.searchsorted(message, message)
-    )
+    rows = rows.replace(origin_offset=message, origin_row=np.arange(len(message)) - np.searchsorted(message, message))
     rowless = reasons == 0
     rowless[message] = False
     rejected = np.flatnonzero(reasons)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Payloads:
     def values(self) -> list[bytes]:
         """Return the messages as bytes objects; a null one as ``b""``."""
         cuts = self.bounds.tolist()
-        return [self.buffer[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [self.buffer[a:b] for a, b in pairwise(cuts)]
 
 
 @dataclass(frozen=True, slots=True)

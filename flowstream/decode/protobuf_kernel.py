@@ -251,9 +251,7 @@ def _read_run(buffer: _Bytes, position: _Index, end: _Index, rows: _Rows, filled
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def read_messages(
-    buffer: _Bytes, bounds: NDArray[np.int64], rows: _Rows, reasons: NDArray[np.uint8]
-) -> _Index:
+def read_messages(buffer: _Bytes, bounds: NDArray[np.int64], rows: _Rows, reasons: NDArray[np.uint8]) -> _Index:
     """Decode every message; fill ``rows`` and ``reasons`` (0: it gave rows); return the number of rows.
 
     ``rows`` has ``count_rows`` rows of ``ROW_WIDTH``. A message is one delimited record where its varint

@@ -129,9 +129,7 @@ def _rows(events: Sequence[Any], two_way: NDArray[np.bool_]) -> tuple[FlowBatch,
     counters: list[_Counters] = kind.tolist()
     start = text.times(attributes(counters, "start"), text.SECONDS)
     end = text.times(attributes(counters, "end"), text.SECONDS)
-    received = rows.event_time(
-        text.first_known(text.times(attributes(events, "timestamp"), text.SECONDS), end, start)
-    )
+    received = rows.event_time(text.first_known(text.times(attributes(events, "timestamp"), text.SECONDS), end, start))
     tcp = _column(attributes(events, "tcp"))
     tcp[tcp == None] = _NO_TCP  # noqa: E711 - element by element
     tcp_flags = np.fromiter(map(_tcp_flags, attributes(tcp.tolist(), "tcp_flags")), np.int32, len(tcp))

@@ -96,9 +96,7 @@ def batches(wire_format: str) -> st.SearchStrategy[list[bytes | None]]:
 def test_every_format_brings_messages_that_it_takes(wire_format):
     messages = VALID[wire_format]
     assert messages
-    assert [kind for kind, _ in outcomes(run(wire_format, messages), len(messages))] == ["rows"] * len(
-        messages
-    )
+    assert [kind for kind, _ in outcomes(run(wire_format, messages), len(messages))] == ["rows"] * len(messages)
 
 
 @every_format

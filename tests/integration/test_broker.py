@@ -96,9 +96,7 @@ async def test_naming_a_topic_does_not_create_it(own_broker: LocalBroker, topic_
 
 def test_the_broker_listens_on_loopback_only(own_broker: LocalBroker) -> None:
     pid = own_broker.status().pid
-    listening = {
-        c.laddr for c in psutil.Process(pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN
-    }
+    listening = {c.laddr for c in psutil.Process(pid).net_connections("tcp") if c.status == psutil.CONN_LISTEN}
     hosts = {address.ip.removeprefix("::ffff:") for address in listening}
     assert hosts == {"127.0.0.1"}
     assert {address.port for address in listening} == {own_broker.port, own_broker.controller_port}

@@ -123,9 +123,7 @@ def test_alerts_fire_when_they_should_and_only_then(firing: Firing, tmp_path: Pa
         {
             "eval_time": "39m",
             "alertname": alert,
-            "exp_alerts": [
-                {"exp_labels": labels | severity[alert]} for labels in firing.alerts.get(alert, [])
-            ],
+            "exp_alerts": [{"exp_labels": labels | severity[alert]} for labels in firing.alerts.get(alert, [])],
         }
         for alert in severity
     ]

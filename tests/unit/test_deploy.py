@@ -35,9 +35,7 @@ def docker_lines(instruction: str) -> list[str]:
 
 
 def test_every_image_is_pinned_to_a_version() -> None:
-    images = [service["image"] for service in SERVICES.values()] + [
-        line.split()[0] for line in docker_lines("FROM")
-    ]
+    images = [service["image"] for service in SERVICES.values()] + [line.split()[0] for line in docker_lines("FROM")]
     assert [image for image in images if not PINNED.fullmatch(image)] == []
 
 
@@ -125,9 +123,7 @@ def test_collector_and_worker_agree_on_topic_and_format() -> None:
     inputs = json.loads(SERVICES["worker"]["environment"]["FLOWSTREAM_INPUTS"])
     assert flags["format"] == "bin"
     assert {"topic": flags["transport.kafka.topic"], "format": "goflow"} in inputs
-    assert (
-        flags["transport.kafka.brokers"] == SERVICES["worker"]["environment"]["FLOWSTREAM_KAFKA__BOOTSTRAP"]
-    )
+    assert flags["transport.kafka.brokers"] == SERVICES["worker"]["environment"]["FLOWSTREAM_KAFKA__BOOTSTRAP"]
 
 
 def test_collector_finds_its_mapping_and_keys_records_by_exporter() -> None:
@@ -160,9 +156,7 @@ def test_the_default_settings_reach_the_composed_broker_from_the_host() -> None:
 
 def test_every_broker_listener_has_a_protocol() -> None:
     environment = SERVICES["kafka"]["environment"]
-    protocols = dict(
-        pair.split(":") for pair in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(",")
-    )
+    protocols = dict(pair.split(":") for pair in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
     listeners = {listener.split("://")[0] for listener in environment["KAFKA_LISTENERS"].split(",")}
     advertised = {name.split("://")[0] for name in environment["KAFKA_ADVERTISED_LISTENERS"].split(",")}
     assert listeners == set(protocols)

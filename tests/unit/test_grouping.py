@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from flowstream.grouping import Groups, group_rows
 
-rows_of_keys = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 2**64 - 1) | st.integers(0, 2)), max_size=40
-)
+rows_of_keys = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**64 - 1) | st.integers(0, 2)), max_size=40)
 
 
 def by_dictionary(keys: list[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:

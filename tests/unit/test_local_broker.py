@@ -80,9 +80,7 @@ def test_jars_are_resolved_once_and_again_only_when_one_is_missing_or_the_pom_ch
     assert [path.name for path in lib.parent.iterdir()] == ["lib"]
 
 
-def test_what_is_missing_for_a_broker_is_said_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_for_a_broker_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tools, lib = tmp_path / "tools", tmp_path / "lib"
 
     def refusal(pattern: str) -> None:

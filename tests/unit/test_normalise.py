@@ -27,9 +27,7 @@ def flags(rows: FlowBatch) -> list[Quality]:
 
 
 def same(left: FlowBatch, right: FlowBatch) -> bool:
-    return all(left.columns[n].tobytes() == right.columns[n].tobytes() for n in COLUMNS) and len(left) == len(
-        right
-    )
+    return all(left.columns[n].tobytes() == right.columns[n].tobytes() for n in COLUMNS) and len(left) == len(right)
 
 
 def test_a_plausible_row_is_left_as_it_is():
@@ -38,9 +36,7 @@ def test_a_plausible_row_is_left_as_it_is():
 
 
 def test_a_known_sampling_rate_is_kept_whatever_is_configured():
-    rows = normalised(
-        flows(sampling_rate=[1, 512]), default_sampling_rate=9, exporter_sampling_rates={"192.0.2.1": 8}
-    )
+    rows = normalised(flows(sampling_rate=[1, 512]), default_sampling_rate=9, exporter_sampling_rates={"192.0.2.1": 8})
     assert rows.sampling_rate.tolist() == [1, 512]
     assert flags(rows) == [Quality(0)] * 2
 
@@ -93,17 +89,13 @@ def test_flow_times_count_within_a_day_before_and_a_minute_after_the_receive_tim
 
 def test_an_event_may_have_lasted_for_weeks_but_not_backwards():
     start, end = [T0_NS - 30 * DAY, T0_NS - 5], [T0_NS - 20 * DAY, T0_NS - 6]
-    rows = normalised(
-        flows(flow_type=FlowType.EVENT, time_ns=T0_NS, time_flow_start_ns=start, time_flow_end_ns=end)
-    )
+    rows = normalised(flows(flow_type=FlowType.EVENT, time_ns=T0_NS, time_flow_start_ns=start, time_flow_end_ns=end))
     assert rows.time_flow_start_ns.tolist() == [start[0], T0_NS]
     assert rows.time_flow_end_ns.tolist() == [end[0], T0_NS]
     assert flags(rows) == [Quality(0), Quality.FLOW_TIMES_IMPLAUSIBLE]
 
 
-@pytest.mark.parametrize(
-    ("column", "flag"), [("in_if", Quality.IN_IF_PSEUDO), ("out_if", Quality.OUT_IF_PSEUDO)]
-)
+@pytest.mark.parametrize(("column", "flag"), [("in_if", Quality.IN_IF_PSEUDO), ("out_if", Quality.OUT_IF_PSEUDO)])
 def test_a_pseudo_interface_is_flagged_and_its_number_kept(column, flag):
     numbers = [0x3FFF_FFFE, 0x3FFF_FFFF, 0x4000_0101, 0x8000_0002, 2**32 - 1]
     rows = normalised(flows(**{column: numbers}))
@@ -117,9 +109,7 @@ def test_only_a_row_without_bytes_in_both_directions_is_flagged_as_empty():
 
 
 def test_doubts_add_up_and_those_of_the_decoder_stay():
-    rows = flows(
-        1, quality=Quality.FLOW_TIMES_IMPLAUSIBLE, sampling_rate=0, bytes=0, in_if=2**31, out_if=2**30
-    )
+    rows = flows(1, quality=Quality.FLOW_TIMES_IMPLAUSIBLE, sampling_rate=0, bytes=0, in_if=2**31, out_if=2**30)
     assert normalised(rows).quality.tolist() == [31]
 
 
@@ -181,9 +171,7 @@ def any_rows(draw: st.DrawFn) -> FlowBatch:
         edges = [np.iinfo(column.dtype).min, np.iinfo(column.dtype).max, 0, 1]
         edges += [T0_NS, T0_NS + 60 * SECOND] if column.dtype == "i8" else []
         shape = (count,) if column.width == 1 else (count, 2)
-        chosen = draw(
-            st.lists(st.sampled_from(edges), min_size=int(np.prod(shape)), max_size=int(np.prod(shape)))
-        )
+        chosen = draw(st.lists(st.sampled_from(edges), min_size=int(np.prod(shape)), max_size=int(np.prod(shape))))
         columns[name] = np.array(chosen, column.dtype).reshape(shape)
     return FlowBatch.of(count, columns)
 

@@ -51,9 +51,7 @@ def test_the_example_event_gives_the_row_it_describes():
     assert found["record_id"] == 995491697672682
 
 
-@given(
-    st.integers(10**9, 4 * 10**9), st.integers(0, 10**9 - 1), st.integers(0, 10**6), st.integers(0, 10**9 - 1)
-)
+@given(st.integers(10**9, 4 * 10**9), st.integers(0, 10**9 - 1), st.integers(0, 10**6), st.integers(0, 10**9 - 1))
 def test_fractions_of_seconds_are_exact_to_the_nanosecond(start, start_ns, duration, duration_ns):
     text = packed(EVENT | {"eventtime": "S", "duration": "D"})
     text = text.replace(b'"S"', f"{start}.{start_ns:09}".encode())
@@ -93,9 +91,7 @@ def test_an_address_is_its_number_else_its_v6_text_else_its_text(number, v6, oth
 
 
 def test_mixed_families_in_a_batch_keep_their_rows():
-    assert_batch_equals_singles(
-        FORMAT, [packed(EVENT), packed(EVENT_OF_STRINGS), packed(EVENT, EVENT_OF_STRINGS)]
-    )
+    assert_batch_equals_singles(FORMAT, [packed(EVENT), packed(EVENT_OF_STRINGS), packed(EVENT, EVENT_OF_STRINGS)])
 
 
 @pytest.mark.parametrize("absent", [None, 0, "", "0"])

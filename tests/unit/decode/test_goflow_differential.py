@@ -120,13 +120,9 @@ def _mapped(address: bytes) -> list[int]:
 def expected(message: Any) -> Reason | dict[str, Any]:
     """Return the columns that a message should give, or why it should be refused."""
     if hasattr(message, "time_received_ns"):
-        received, start, end = (
-            getattr(message, f"time_{n}_ns") for n in ("received", "flow_start", "flow_end")
-        )
+        received, start, end = (getattr(message, f"time_{n}_ns") for n in ("received", "flow_start", "flow_end"))
     else:
-        received, start, end = (
-            getattr(message, f"time_{n}") * 10**9 for n in ("received", "flow_start", "flow_end")
-        )
+        received, start, end = (getattr(message, f"time_{n}") * 10**9 for n in ("received", "flow_start", "flow_end"))
         if getattr(message, "time_flow_start_ms", 0) > 10**12:
             start = message.time_flow_start_ms * 10**6
         if getattr(message, "time_flow_end_ms", 0) > 10**12:
@@ -152,9 +148,7 @@ def expected(message: Any) -> Reason | dict[str, Any]:
     row["time_flow_start_ns"] = min(start or received, 2**63 - 1)
     row["time_flow_end_ns"] = min(end or received, 2**63 - 1)
     row["flow_type"] = {1: 1, 2: 2, 3: 3, 4: 4, 9: 3, 10: 4}.get(message.type, 0)
-    return row | dict.fromkeys(
-        ("in_bytes", "in_packets", "record_id", "quality", "origin_id", "origin_row"), 0
-    )
+    return row | dict.fromkeys(("in_bytes", "in_packets", "record_id", "quality", "origin_id", "origin_row"), 0)
 
 
 FRAMINGS = {"bare": bytes, "delimited": delimited}
@@ -173,9 +167,7 @@ def test_every_column_of_every_message_is_what_protobuf_reads(framing, batch):
         assert outcome.flows.columns[name].tolist() == [row[name] for row in rows], name
 
 
-@given(
-    batch=st.lists(messages().filter(lambda m: not isinstance(expected(m), Reason)), min_size=2, max_size=6)
-)
+@given(batch=st.lists(messages().filter(lambda m: not isinstance(expected(m), Reason)), min_size=2, max_size=6))
 def test_a_run_of_delimited_messages_gives_the_rows_that_they_give_one_by_one(batch):
     wire = [message.SerializeToString() for message in batch]
     run = decode(Payloads.from_values([delimited(*wire)]), DecodeContext()).flows

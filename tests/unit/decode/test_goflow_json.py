@@ -58,11 +58,7 @@ def test_every_number_and_address_of_v2_arrives_exactly(counts, received_ns, src
 
 @given(count_columns, seconds, seconds, seconds)
 def test_the_camel_case_and_the_tagged_form_of_v1_give_the_same_row(counts, received, start, end):
-    tagged = (
-        GOFLOW2_V1_TAGGED
-        | counts
-        | {"time_received": received, "time_flow_start": start, "time_flow_end": end}
-    )
+    tagged = GOFLOW2_V1_TAGGED | counts | {"time_received": received, "time_flow_start": start, "time_flow_end": end}
     found = decode_row(tagged)
     assert decode_row({camel(name): value for name, value in tagged.items()}) == found
     times = [found[f"time_{name}_ns"] for name in ("received", "flow_start", "flow_end")]
@@ -102,9 +98,7 @@ def test_the_first_spelling_of_v1_is_read_too(old, new, column):
     assert decode_row(without(GOFLOW2_V1, new) | {old: 63})[column] == 63
 
 
-@pytest.mark.parametrize(
-    "absent", [{}, {"time_received_ns": 0}, {"time_received_ns": ""}, {"time_received_ns": None}]
-)
+@pytest.mark.parametrize("absent", [{}, {"time_received_ns": 0}, {"time_received_ns": ""}, {"time_received_ns": None}])
 def test_without_a_receive_time_the_end_of_the_flow_stands_for_it(absent):
     found = decode_row(without(GOFLOW2_V2, "time_received_ns") | absent)
     assert found["time_ns"] == found["time_received_ns"] == GOFLOW2_V2["time_flow_end_ns"]
@@ -176,11 +170,7 @@ def test_without_any_time_there_is_no_row(flow):
     assert rejection(FORMAT, packed(timeless)) == Reason.NO_TIME
 
 
-@given(
-    st.dictionaries(
-        st.text(max_size=5), st.recursive(st.none() | st.text() | st.integers(), st.lists), max_size=4
-    )
-)
+@given(st.dictionaries(st.text(max_size=5), st.recursive(st.none() | st.text() | st.integers(), st.lists), max_size=4))
 def test_unknown_keys_change_nothing(extra):
     unknown = {key: value for key, value in extra.items() if key not in GOFLOW2_V2 and key not in GOFLOW2_V1}
     assert decode_row(GOFLOW2_V2 | unknown) == decode_row(GOFLOW2_V2)

@@ -88,9 +88,7 @@ def test_a_timestamp_may_have_any_offset(moment, minutes, form):
     assert decode_row(EVE_FLOW | {"timestamp": text})["time_ns"] == expected
 
 
-@given(
-    st.lists(st.sampled_from([*VALID[FORMAT], *map(packed, ODD_LINES), b"", None, *HOSTILE_JSON]), max_size=8)
-)
+@given(st.lists(st.sampled_from([*VALID[FORMAT], *map(packed, ODD_LINES), b"", None, *HOSTILE_JSON]), max_size=8))
 def test_a_batch_decodes_as_its_messages_one_by_one(messages):
     assert_batch_equals_singles(FORMAT, messages)
 

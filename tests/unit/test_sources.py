@@ -1,0 +1,183 @@
+"""The table of sources, and the block it is kept in."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist
+
+from flowstream.batch import FlowBatch, address_words
+from flowstream.distances import DistancesConfig
+from flowstream.errors import StateError
+from flowstream.operators import Pane
+from flowstream.sources import COLUMNS, SourceBlock, SourcesConfig, SourcesOperator
+from tests.builders import flows
+
+SECOND = 10**9
+LIMIT = 2**63 - 1
+
+
+def said(rows: FlowBatch, config: SourcesConfig | None = None):
+    operator = SourcesOperator(config or SourcesConfig(1), SECOND)
+    (result,) = operator.process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    return result
+
+
+def block_of(rows: FlowBatch, config: SourcesConfig | None = None) -> SourceBlock:
+    return SourceBlock.from_value(said(rows, config).value)
+
+
+addresses = st.sampled_from(["10.0.0.1", "10.0.0.2", "255.255.255.255", "2001:db8::1", "fe80::2", "::"])
+counts = st.integers(0, 10**6) | st.integers(LIMIT - 5, LIMIT)
+rows_of_sources = st.lists(
+    st.tuples(addresses, addresses, counts, counts, st.integers(1, 2**32 - 1), counts, counts),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(rows_of_sources)
+def test_every_column_is_the_exact_sum_or_stops_at_the_limit(listed):
+    src, dst, sent, packets, rate, in_bytes, in_packets = map(list, zip(*listed, strict=True))
+    rows = flows(
+        len(listed), src_addr=src, dst_addr=dst, bytes=sent, packets=packets, sampling_rate=rate,
+        in_bytes=in_bytes, in_packets=in_packets,
+    )  # fmt: skip
+    block = block_of(rows)
+    found = {row["src_addr"]: row for row in block.rows()}
+    assert set(found) == {"" if a == "::" else a for a in src}
+    for address in set(src):
+        own = [entry for entry in listed if entry[0] == address]
+        row = found["" if address == "::" else address]
+        assert row["flows"] == len(own)
+        assert row["bytes"] == min(sum(e[2] for e in own), LIMIT)
+        assert row["packets"] == min(sum(e[3] for e in own), LIMIT)
+        assert row["estimated_bytes"] == min(sum(e[2] * e[4] for e in own), LIMIT)
+        assert row["estimated_packets"] == min(sum(e[3] * e[4] for e in own), LIMIT)
+        assert row["in_bytes"] == min(sum(e[5] for e in own), LIMIT)
+        assert row["in_packets"] == min(sum(e[6] for e in own), LIMIT)
+        assert row["dst_addrs"] == len({e[1] for e in own})
+        assert (row["distance_p999"] is None) == (len(own) < 2)
+
+
+def sample(count=300, sources=9, seed=0):
+    rng = np.random.default_rng(seed)
+    return flows(
+        count,
+        src_addr=[f"10.0.{s % 3}.{s}" if s % 2 else f"2001:db8::{s}" for s in rng.integers(1, sources + 1, count)],
+        dst_addr=[f"192.0.2.{d}" for d in rng.integers(1, 30, count)],
+        bytes=rng.integers(64, 10**6, count),
+        packets=rng.integers(1, 50, count),
+    )
+
+
+def test_the_distance_is_the_quantile_of_all_pairs_of_the_source():
+    rows = sample()
+    for row in block_of(rows).rows():
+        own = np.all(rows.src_addr == np.array(address_words(row["src_addr"]), np.uint64), axis=1)
+        points = np.stack([rows.bytes[own], rows.packets[own]]).astype(np.float64).T
+        assert row["distance_p999"] == pytest.approx(np.quantile(pdist(points), 0.999), rel=1e-12)
+
+
+def test_distances_can_be_left_out_and_follow_their_configuration():
+    rows = sample()
+    assert {row["distance_p999"] for row in block_of(rows, SourcesConfig(1, distances=None)).rows()} == {None}
+    scaled = SourcesConfig(1, distances=DistancesConfig(features=("out_bytes",), scaling="standard"))
+    assert all(row["distance_p999"] < 10 for row in block_of(rows, scaled).rows())
+    few = SourcesConfig(1, distances=DistancesConfig(flows_max=2))
+    assert [r["flows"] for r in block_of(rows, few).rows()] == [r["flows"] for r in block_of(rows).rows()]
+
+
+def test_a_window_is_one_result_keyed_by_its_start():
+    result = said(sample())
+    assert (result.stream, result.key, result.time_ns) == ("sources", f"{7 * SECOND}", 8 * SECOND)
+    assert result.value["count"] == 9
+    assert {name: len(result.value[name]) for name in COLUMNS} == dict.fromkeys(COLUMNS, 72)
+    assert len(result.value["src_addr"]) == 16 * 9
+
+
+def test_lookup_finds_every_source_and_no_other():
+    block = block_of(sample())
+    for row in block.rows():
+        assert block.lookup(address_words(row["src_addr"])) == row
+    for absent in ("10.0.0.99", "0.0.0.1", "2001:db8::ffff", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"):
+        assert block.lookup(address_words(absent)) is None
+
+
+@pytest.mark.parametrize("by", list(COLUMNS))
+@pytest.mark.parametrize("count", [0, 1, 4, 100])
+def test_top_is_the_head_of_all_rows_sorted_ties_by_address_and_no_distance_last(by, count):
+    rows = FlowBatch.concat([sample(), flows(2, src_addr=["10.9.9.9", "2001:db8:9::"], dst_addr="192.0.2.1")])
+    block = block_of(rows)
+    expected = sorted(block.rows(), key=lambda r: -math.inf if r[by] is None else r[by], reverse=True)
+    assert block.top(count, by) == expected[:count]
+
+
+def test_top_by_no_column_is_a_key_error():
+    with pytest.raises(KeyError):
+        block_of(sample()).top(3, "flavour")
+
+
+def test_blocks_of_partitions_merge_to_the_block_of_all():
+    rows = sample()
+    odd = (rows.src_addr[:, 1] % np.uint64(2)).astype(bool)
+    whole, parts = block_of(rows), [block_of(rows.take(odd)), block_of(rows.take(~odd))]
+    merged = SourceBlock.merged(parts)
+    assert list(merged.rows()) == list(whole.rows())
+    assert merged.top(3, "bytes") == whole.top(3, "bytes")
+
+
+def test_blocks_that_cannot_be_merged_are_refused():
+    block = block_of(sample())
+    later = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(9, 9 * SECOND, 10 * SECOND, sample())])
+    with pytest.raises(ValueError, match="one window"):
+        SourceBlock.merged([block, SourceBlock.from_value(later[0].value)])
+    with pytest.raises(ValueError, match="one window"):
+        SourceBlock.merged([])
+    with pytest.raises(ValueError, match="in two"):
+        SourceBlock.merged([block, block])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": 3}, {"flows": b""}, {"flows": b"\0" * 71}, {"src_addr": b"\0" * 7},
+        {"src_addr": b"\0" * 144}, {"distance_p999": "x" * 72}, {"bytes": None}, {"window_start_ns": "soon"},
+    ],
+)  # fmt: skip
+def test_a_value_that_is_no_block_is_refused(change):
+    with pytest.raises(StateError):
+        SourceBlock.from_value(said(sample()).value | change)
+
+
+def test_a_missing_column_is_refused():
+    value = said(sample()).value
+    del value["packets"]
+    with pytest.raises(StateError):
+        SourceBlock.from_value(value)
+
+
+def test_hopping_windows_hold_the_rows_of_their_panes():
+    operator = SourcesOperator(SourcesConfig(3, 1), SECOND)
+    assert operator.lookback == 2
+    panes = [Pane(i, i * SECOND, (i + 1) * SECOND, flows(1)) for i in range(5)]
+    flows_seen = [
+        [
+            row["flows"]
+            for r in operator.process(panes[max(0, i - 2) : i + 1])
+            for row in SourceBlock.from_value(r.value).rows()
+        ]
+        for i in range(5)
+    ]
+    assert flows_seen == [[1], [2], [3], [3], [3]]
+
+
+def test_lengths_must_be_positive():
+    with pytest.raises(ValueError, match="no length"):
+        SourcesOperator(SourcesConfig(), 0)
+    with pytest.raises(ValueError, match="cannot step"):
+        SourcesOperator(SourcesConfig(2, 3), SECOND)
