@@ -54,6 +54,12 @@ def wanted(settings: Settings) -> list[TopicSpec]:
     return raw + specs(settings)
 
 
+async def list_topics(settings: Settings) -> set[str]:
+    """Return the names of the topics there are."""
+    async with admin_client(settings) as client:
+        return set(await client.list_topics())
+
+
 async def create_topics(settings: Settings) -> list[str]:
     """Create the topics that are missing; return their names."""
     async with admin_client(settings) as client:

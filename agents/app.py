@@ -141,6 +141,7 @@ def _faust_app(settings: Settings) -> FlowstreamApp:
         autodiscover=False,
         topic_partitions=settings.topics.partitions,
         topic_replication_factor=settings.topics.replication,
+        topic_allow_declare=kafka.declare_topics,
         topic_disable_leader=True,
         table_standby_replicas=0,
         stream_buffer_maxsize=BATCHES_BUFFERED,

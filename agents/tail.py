@@ -16,7 +16,7 @@ from flowstream import schemas
 from flowstream.batch import COLUMNS, address_text
 from flowstream.blocks import decode_block
 from flowstream.errors import BrokerError, FlowstreamError
-from flowstream.results import UNPACK, schema_name
+from flowstream.results import schema_name, unpack
 from flowstream.settings import Settings
 from flowstream.topics import stream_of
 
@@ -55,10 +55,10 @@ def decode_value(value: bytes | None, stream: str = "") -> dict[str, Any]:
     """Return what a record of one of our topics says, as plain fields; ``stream`` tells a registry's framing."""
     if value is None:
         return {"deleted": True}
-    if value[:1] == b"{":
-        decoded: dict[str, Any] = json.loads(value)
-        return decoded
     try:
+        if value[:1] == b"{":
+            decoded: dict[str, Any] = json.loads(value)
+            return decoded
         if value[:1] == schemas.CONFLUENT_MAGIC:
             name = schema_name(stream)
             record: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schemas.load(name), None)
@@ -66,9 +66,9 @@ def decode_value(value: bytes | None, stream: str = "") -> dict[str, Any]:
             name, record = schemas.single_object_decode(value)
         if name == "flow_block":
             return _block_summary(value)
-    except (FlowstreamError, ValueError, EOFError, IndexError) as error:
+        return unpack(name, record)
+    except (FlowstreamError, ValueError, EOFError, IndexError, RecursionError) as error:
         return {"undecodable": str(error), "bytes": len(value)}
-    return UNPACK[name](record) if name in UNPACK else dict(record)
 
 
 def _block_summary(value: bytes) -> dict[str, Any]:

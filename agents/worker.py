@@ -8,7 +8,7 @@ import sys
 
 import faust
 
-from agents.admin import check_topics
+from agents.admin import list_topics, wanted
 from agents.app import ALL_AGENTS, create_app
 from flowstream.errors import BrokerError, SettingsError
 from flowstream.settings import Settings
@@ -16,7 +16,8 @@ from flowstream.settings import Settings
 
 def preflight(settings: Settings) -> None:
     """Refuse to start where the broker or a topic is missing: Faust would wait, or create topics of its own."""
-    missing = [state.spec.name for state in asyncio.run(check_topics(settings)) if not state.exists]
+    existing = asyncio.run(list_topics(settings))
+    missing = [spec.name for spec in wanted(settings) if spec.name not in existing]
     if missing:
         raise BrokerError(f"topics are missing: {', '.join(missing)}; flowstream topics creates them")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -293,7 +293,7 @@ def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, set
         async for record, value in read_topic(settings, full, from_beginning=from_beginning):
             key = (record.key or b"").decode(errors="replace")
             if as_json:
-                line = json.dumps({"key": key, "value": value}, default=_as_text)
+                line = msgspec.json.encode({"key": key, "value": value}).decode()
             else:
                 line = render_line(stream_of(settings, full) or "", key, value)
             click.echo(line)
@@ -302,10 +302,6 @@ def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, set
                 return
 
     run(follow())
-
-
-def _as_text(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 @main.command()
@@ -352,3 +348,7 @@ def demo(seconds: int) -> None:
     from agents.demo import run_demo
 
     run_demo(out, seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,10 +37,9 @@ from flowstream.rank_kernels import (
     split_span,
     widest_span,
 )
-from flowstream.selection_kernels import busiest, lerp, select, sort_offered, square_not_above
+from flowstream.selection_kernels import LEAF, busiest, lerp, select, sort_few, sort_offered, square_not_above
 
 GATHER_MAX = 1 << 20  # values of the second pass kept for selection: 8 MB
-SPANS_MAX = 64  # places to spare, one per span: two per quantile at most
 SPARSE_PAIRS = 1 << 15  # from here on four dense tables are cheaper than a bitmap of occupied bins
 LEAST, GREATEST, MEAN, THRESHOLD, QUANTILES = range(5)  # columns of the statistics
 
@@ -89,7 +88,7 @@ class Scratch(NamedTuple):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _scratch(dims, bounds, far_bounds):  # type: ignore[no-untyped-def]
+def _scratch(dims, spans_max, bounds, far_bounds):  # type: ignore[no-untyped-def]
     widest = 0
     listed = 0
     for g in range(len(bounds) - 1):
@@ -105,7 +104,7 @@ def _scratch(dims, bounds, far_bounds):  # type: ignore[no-untyped-def]
         np.zeros((3, BLOCK)),
         np.zeros((4, BINS), np.uint32),
         np.zeros((BINS + 63) // 64, np.uint64),
-        np.empty(min(GATHER_MAX, widest * (widest - 1) // 2) + SPANS_MAX, np.int64),
+        np.empty(min(GATHER_MAX, widest * (widest - 1) // 2) + spans_max, np.int64),
         np.zeros(2048, np.int64),
         np.zeros(widest, np.int64),
         np.zeros(listed, np.int64),
@@ -179,7 +178,9 @@ def _gather(s, dims, n, spans, used, gate, heap, places):  # type: ignore[no-unt
         if pairs > BLOCK:
             i, j, filled = fill(s.x, dims, n, i, j, s.block, s.narrow, s.bins)
         mark(s.bins, filled, spans, leaders, gate, s.mask)
-        size = collect(s.block, s.bins, s.mask, s.hits, filled, first, gate, spans, leaders, s.kept, heap, places, size)
+        size = collect(
+            s.block, s.bins, s.mask, s.hits, filled, first, gate, spans, leaders, s.kept, heap, places, size
+        )
         first += filled
 
 
@@ -187,13 +188,18 @@ def _gather(s, dims, n, spans, used, gate, heap, places):  # type: ignore[no-unt
 def _read_quantiles(s, quantiles, pairs, spans, used, figures):  # type: ignore[no-untyped-def]
     """Select the order statistics from what was gathered, and interpolate."""
     for r in range(used):
-        bits = spans.low[r]
-        if spans.start[r] >= 0:
-            inside = s.kept[spans.start[r] : spans.start[r] + spans.inside[r]]
-            bits = inside[0]
-            if len(inside) > 1:
-                bits = select(inside, spans.rank[r] - spans.below[r], spans.low[r], spans.high[r], s.digits)
-        spans.bits[r] = bits
+        start, inside = spans.start[r], spans.inside[r]
+        spans.bits[r] = spans.low[r]
+        if start < 0:
+            continue
+        at = spans.rank[r] - spans.below[r]
+        if inside <= LEAF:
+            if r == 0 or spans.start[r - 1] != start:
+                sort_few(s.kept, start, start + inside)
+            spans.bits[r] = s.kept[start + at]
+        else:
+            values = s.kept[start : start + inside]
+            spans.bits[r] = select(values, at, spans.low[r], spans.high[r], s.digits)
     squares = spans.bits.view(np.float64)
     for q in range(len(quantiles)):
         low = np.sqrt(squares[spans.rank_of[2 * q]])
@@ -253,7 +259,7 @@ def summarise_groups(features, bounds, quantiles, tail_at, threshold, out):  # t
     ``quantiles`` ascend. The threshold of the tail is quantile number ``tail_at``, or ``threshold`` where
     that is negative. The tail is left out where neither pairs nor flows are to be listed.
     """
-    s = _scratch(len(features), bounds, out.far_bounds)
+    s = _scratch(len(features), 2 * len(quantiles), bounds, out.far_bounds)
     spans = new_spans(len(quantiles))
     packed = 0
     for g in range(len(bounds) - 1):

@@ -16,61 +16,62 @@ PAD = 16  # a row of pairs is computed in whole strides of 16, the excess is ove
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def squares_of_row(x, dims, i, j, count, out):  # type: ignore[no-untyped-def]
-    """Write the squared distances of flow ``i`` to ``count`` flows from ``j`` on.
+def squares_of_row(flat, width, dims, i, j, count, out, at):  # type: ignore[no-untyped-def]
+    """Write the squared distances of flow ``i`` to ``count`` flows from ``j`` on to ``out[at:]``.
 
-    ``x`` is (dims or more, flows + PAD) and ``out`` has room for a whole number of strides of 16.
+    ``flat`` holds ``dims`` or more features of ``width`` places each, PAD of them beyond the flows.
+    Whole strides of 16 are written, so ``out`` needs PAD places beyond the last one asked for.
     """
-    padded = (count + 15) // 16 * 16
-    o = out[:padded]
-    # Slices are bound before the inner loops: with index arithmetic inside, LLVM does not vectorise.
+    # Unsigned indices: for signed ones numba must allow for counting from the end, and LLVM does not vectorise.
+    # Slices bound before the loop vectorise as well, but making them takes longer than a short row.
+    o, a, ai, w = np.uint64(at), np.uint64(j), np.uint64(i), np.uint64(width)
+    padded = np.uint64((count + 15) // 16 * 16)
     if dims == 0:
-        o[:] = 0.0
+        for t in range(padded):
+            out[o + t] = 0.0
         return
-    a = x[0, j : j + padded]
-    ai = x[0, i]
-    done = 1
-    if dims == 1:
+    b, c, d, e = a + w, a + w * np.uint64(2), a + w * np.uint64(3), a + w * np.uint64(4)
+    bi, ci, di, ei = ai + w, ai + w * np.uint64(2), ai + w * np.uint64(3), ai + w * np.uint64(4)
+    if dims >= 5:
+        done = 5
+        p, q, r, s, u = flat[ai], flat[bi], flat[ci], flat[di], flat[ei]
         for t in range(padded):
-            u = a[t] - ai
-            o[t] = u * u
-    elif dims % 2 == 0:
-        done = 2
-        b = x[1, j : j + padded]
-        bi = x[1, i]
-        for t in range(padded):
-            u = a[t] - ai
-            v = b[t] - bi
-            o[t] = u * u + v * v
-    else:
+            f, g, h, k, m = (
+                flat[a + t] - p,
+                flat[b + t] - q,
+                flat[c + t] - r,
+                flat[d + t] - s,
+                flat[e + t] - u,
+            )
+            out[o + t] = (((f * f + g * g) + h * h) + k * k) + m * m
+    elif dims >= 3:
         done = 3
-        b = x[1, j : j + padded]
-        bi = x[1, i]
-        c = x[2, j : j + padded]
-        ci = x[2, i]
+        p, q, r = flat[ai], flat[bi], flat[ci]
         for t in range(padded):
-            u = a[t] - ai
-            v = b[t] - bi
-            w = c[t] - ci
-            o[t] = (u * u + v * v) + w * w
-    for q in range(done, dims, 2):
-        c = x[q, j : j + padded]
-        d = x[q + 1, j : j + padded]
-        ci = x[q, i]
-        di = x[q + 1, i]
+            f, g, h = flat[a + t] - p, flat[b + t] - q, flat[c + t] - r
+            out[o + t] = (f * f + g * g) + h * h
+    else:
+        done = 1
+        p = flat[ai]
         for t in range(padded):
-            u = c[t] - ci
-            v = d[t] - di
-            o[t] = (o[t] + u * u) + v * v
+            f = flat[a + t] - p
+            out[o + t] = f * f
+    for more in range(done, dims):
+        x = a + w * np.uint64(more)
+        p = flat[ai + w * np.uint64(more)]
+        for t in range(padded):
+            f = flat[x + t] - p
+            out[o + t] += f * f
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def fill(x, dims, n, i, j, block, narrow, bins):  # type: ignore[no-untyped-def]
     """Write the next block of squares from pair (i, j) on, and their bins; return the next pair, how many."""
+    flat, width = x.reshape(-1), x.shape[1]
     filled = 0
     while filled < BLOCK and i < n - 1:
         count = min(n - j, BLOCK - filled)
-        squares_of_row(x, dims, i, j, count, block[filled:])
+        squares_of_row(flat, width, dims, i, j, count, block, filled)
         filled += count
         j += count
         if j == n:
@@ -124,9 +125,10 @@ def sum_and_range(block, filled, folded):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, error_model="numpy")
 def condensed(x, dims, n, out):  # type: ignore[no-untyped-def]
     """Write all distances of a group to ``out``, n * (n - 1) / 2 of them and PAD more that mean nothing."""
+    flat, width = x.reshape(-1), x.shape[1]
     at = 0
     for i in range(n - 1):
-        squares_of_row(x, dims, i, i + 1, n - 1 - i, out[at:])
+        squares_of_row(flat, width, dims, i, i + 1, n - 1 - i, out, at)
         at += n - 1 - i
     for t in range(at):
         out[t] = math.sqrt(out[t])
@@ -135,12 +137,13 @@ def condensed(x, dims, n, out):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True, error_model="numpy")
 def count_above(x, dims, n, cut, counts, row):  # type: ignore[no-untyped-def]
     """Set ``counts[i]`` to the pairs of flow ``i`` with squares above ``cut``; ``row`` is scratch."""
+    flat, width = x.reshape(-1), x.shape[1]
     counts[:n] = 0
     for i in range(n - 1):
         own = np.int64(0)
         for j in range(i + 1, n, BLOCK):
             count = min(n - j, BLOCK)
-            squares_of_row(x, dims, i, j, count, row)
+            squares_of_row(flat, width, dims, i, j, count, row, 0)
             r = row[:count]
             c = counts[j : j + count]
             for t in range(count):

@@ -1,28 +1,48 @@
 """Results to bytes and back: Avro (single-object, or framed with a registry's schema id) or plain JSON.
 
 Values hold what the flows say and nothing else, so that the same flows give the same bytes. In JSON, columns
-packed into bytes are written out as rows, and remaining bytes as base64.
+packed into bytes are written out as lists or rows, and remaining bytes (a dead letter's payload) as base64.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from flowstream import schemas
 from flowstream.operators import Result
 from flowstream.sources import SourceBlock
 
-#: Streams whose Avro value is columnar, and how to write them out.
-UNPACK: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "sources": lambda value: {
-        "window_start_ns": value["window_start_ns"],
-        "window_end_ns": value["window_end_ns"],
-        "sources": list(SourceBlock.from_value(value).rows()),
+
+def _numbers(packed: bytes, dtype: str) -> list[Any]:
+    numbers: list[Any] = np.frombuffer(packed, dtype).tolist()
+    return numbers
+
+
+def _unpack_sources(value: dict[str, Any]) -> dict[str, Any]:
+    rows = list(SourceBlock.from_value(value).rows())
+    return {name: value[name] for name in ("window_start_ns", "window_end_ns", "count")} | {"sources": rows}
+
+
+def _unpack_histogram(value: dict[str, Any]) -> dict[str, Any]:
+    packed = value["histogram"]
+    return value | {
+        "histogram": {"bins": _numbers(packed["bins"], "<u2"), "counts": _numbers(packed["counts"], "<i8")}
     }
+
+
+def _unpack_pairs(value: dict[str, Any]) -> dict[str, Any]:
+    return value | {"distances": _numbers(value["distances"], "<f8")}
+
+
+#: Schemas with packed columns, and how to write those out.
+UNPACK: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "sources": _unpack_sources,
+    "distances": _unpack_histogram,
+    "distance_pair_blocks": _unpack_pairs,
 }
 
 
@@ -32,22 +52,15 @@ def schema_name(stream: str) -> str:
 
 
 def unpack(stream: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Return a value with its packed columns written out, keys in the schema's order."""
-    if stream in UNPACK:
-        return UNPACK[stream](value)
-    fields = schemas.load(schema_name(stream))["fields"]
-    return {f["name"]: value[f["name"]] for f in fields}
+    """Return a value with its packed columns written out, keys in the schema's order; KeyError without one."""
+    schema = schema_name(stream)
+    ordered = {f["name"]: value[f["name"]] for f in schemas.load(schema)["fields"]}
+    return UNPACK[schema](ordered) if schema in UNPACK else ordered
 
 
 def to_json(stream: str, value: dict[str, Any]) -> bytes:
-    """Return a value as one JSON object; NaN becomes null."""
-    return msgspec.json.encode(unpack(stream, value), enc_hook=_bytes_as_text)
-
-
-def _bytes_as_text(value: Any) -> str:
-    if isinstance(value, bytes | memoryview):
-        return base64.b64encode(value).decode()
-    raise NotImplementedError(type(value).__name__)
+    """Return a value as one JSON object; NaN becomes null, bytes become base64."""
+    return msgspec.json.encode(unpack(stream, value))
 
 
 class ResultEncoder:

@@ -9,8 +9,20 @@ import math
 
 from numba import njit
 
-LEAF = 24  # values sorted by insertion
+LEAF = 64  # values worth sorting by insertion
 FEW = 32  # largest values kept by insertion
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def sort_few(bits, first, last):  # type: ignore[no-untyped-def]
+    """Sort ``bits[first:last]`` in place, by insertion."""
+    for a in range(first + 1, last):
+        value = bits[a]
+        b = a
+        while b > first and bits[b - 1] > value:
+            bits[b] = bits[b - 1]
+            b -= 1
+        bits[b] = value
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -18,17 +30,8 @@ def select(bits, rank, lowest, highest, counts):  # type: ignore[no-untyped-def]
     """Return the ``rank``-th smallest of ``bits``, all of them between ``lowest`` and ``highest``.
 
     By digits from the top, 11 bits a round, hence linear for any input, where a quickselect can be led
-    into quadratic time by whoever writes the flows. Reorders ``bits``; ``counts`` is scratch (2,048).
+    into quadratic time by whoever writes the flows. ``counts`` is scratch (2,048).
     """
-    if len(bits) <= LEAF:
-        for a in range(1, len(bits)):
-            value = bits[a]
-            b = a
-            while b > 0 and bits[b - 1] > value:
-                bits[b] = bits[b - 1]
-                b -= 1
-            bits[b] = value
-        return bits[rank]
     while lowest < highest:
         shift = 0
         while (highest - lowest) >> shift >= 2048:

@@ -126,7 +126,7 @@ def _store_address(buffer: _Bytes, position: _Index, length: _Index, row: _Rows,
     elif length == 16:
         row[slot] = _big_endian(buffer, position, 8)
         row[slot + 1] = _big_endian(buffer, position + 8, 8)
-    return length in {0, 4, 16}
+    return length in (0, 4, 16)  # a tuple: numba builds a set anew at every call
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

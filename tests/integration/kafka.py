@@ -1,0 +1,75 @@
+"""A plain Kafka client for tests: make topics, write, read back, see what is committed. It shares no code with ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+
+def create_topic(broker: str, topic: str, partitions: int = 1) -> None:
+    async def go() -> None:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+        await admin.start()
+        try:
+            await admin.create_topics([NewTopic(topic, partitions, 1)])
+        finally:
+            await admin.close()
+
+    asyncio.run(go())
+
+
+def write(broker: str, topic: str, values: Sequence[bytes | None], partitions: int = 1) -> None:
+    """Write values round-robin over the partitions, in order within each."""
+
+    async def go() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=broker, linger_ms=5, max_batch_size=1 << 18)
+        await producer.start()
+        try:
+            for i, value in enumerate(values):
+                await producer.send(topic, value, key=b"k", partition=i % partitions)
+        finally:
+            await producer.stop()
+
+    asyncio.run(go())
+
+
+def read_all(broker: str, topic: str) -> list[Any]:
+    """Return every record of a topic up to its present end, by partition and offset."""
+
+    async def go() -> list[Any]:
+        consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="earliest")
+        await consumer.start()
+        try:
+            await consumer._client._wait_on_metadata(topic)
+            tps = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+            consumer.assign(tps)
+            ends = await consumer.end_offsets(tps)
+            await consumer.seek_to_beginning(*tps)
+            records: list[Any] = []
+            while any([await consumer.position(tp) < end for tp, end in ends.items()]):
+                for fetched in (await consumer.getmany(timeout_ms=500)).values():
+                    records.extend(fetched)
+            return sorted(records, key=lambda r: (r.partition, r.offset))
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(go())
+
+
+def committed(broker: str, group: str) -> dict[tuple[str, int], tuple[int, str]]:
+    """Return (offset, metadata) by (topic, partition) of a group."""
+
+    async def go() -> dict[tuple[str, int], tuple[int, str]]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=broker)
+        await admin.start()
+        try:
+            offsets = await admin.list_consumer_group_offsets(group)
+            return {(tp.topic, tp.partition): (o.offset, o.metadata) for tp, o in offsets.items()}
+        finally:
+            await admin.close()
+
+    return asyncio.run(go())

@@ -1,0 +1,172 @@
+"""What goes out is what was said: both Avro framings read back, JSON has the schema's keys and plain numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import numpy as np
+import pytest
+
+from flowstream import schemas
+from flowstream.batch import address_text
+from flowstream.links import LinkTable
+from flowstream.operators import Result
+from flowstream.pipeline import FilePipeline, in_batches
+from flowstream.recordings import Recording
+from flowstream.results import ResultEncoder, schema_name, to_json, unpack
+from flowstream.settings import Settings
+from flowstream.topics import STREAMS
+from tests.builders import delimited, goflow2_v2
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+SCHEMA_FILES = Path(__file__).resolve().parents[2] / "avro_schemas"
+COLUMNS_OF_SOURCES = (
+    "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets", "dst_addrs",
+    "distance_p999",
+)  # fmt: skip
+PAIR_KEYS = ["eventid_1", "ts_flow1", "eventid_2", "ts_flow2", "distance", "ts_output"]
+
+
+@cache
+def said() -> dict[str, list[Result]]:
+    """Some results of every stream: real ones, of the recorded fabric made doubtful by a rate of 0."""
+    streams: dict[str, list[Result]] = {}
+    links = LinkTable.from_path(DATA / "clos_links.csv")
+    messages = list(Recording(DATA / "clos_60s_goflow2_v2.bin.gz").messages())[:6000]
+    time_ns = 1_795_224_798 * 10**9
+    messages.append(delimited(goflow2_v2(sampling_rate=0, time_received_ns=time_ns, bytes=0)))
+    for pairs, form in (("tail", "records"), ("all", "blocks")):
+        chosen = Settings(distances={"pairs": pairs, "pair_form": form})
+        pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
+        for payloads in in_batches(messages):
+            for result in pipeline.feed(payloads):
+                streams.setdefault(result.stream, []).append(result)
+        for result in pipeline.finish():
+            streams.setdefault(result.stream, []).append(result)
+    return streams
+
+
+def independent_schema(stream: str) -> Any:
+    return json.loads((SCHEMA_FILES / f"{stream.replace('-', '_')}.v1.avsc").read_text())
+
+
+def test_every_stream_is_said_by_the_recording():
+    assert set(said()) == set(STREAMS)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_both_avro_framings_read_back_as_what_was_said(stream):
+    parsed = fastavro.parse_schema(independent_schema(stream))
+    for result in said()[stream][:50]:
+        alone = ResultEncoder().encode(result)
+        framed = ResultEncoder("avro", {schema_name(stream): 0x01020304}).encode(result)
+        assert alone[:2] == b"\xc3\x01"
+        assert framed[:5] == b"\x00\x01\x02\x03\x04"
+        assert alone[10:] == framed[5:]
+        assert fastavro.schemaless_reader(io.BytesIO(framed[5:]), parsed) == result.value
+        assert schemas.single_object_decode(alone) == (schema_name(stream), result.value)
+
+
+def test_a_schema_without_a_registry_id_goes_out_as_single_object():
+    encoder = ResultEncoder("avro", {"sources": 7})
+    assert encoder.encode(said()["sources"][0])[:5] == b"\x00\x00\x00\x00\x07"
+    assert encoder.encode(said()["elephants"][0])[:2] == b"\xc3\x01"
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_json_has_the_keys_of_the_schema_in_their_order(stream):
+    fields = [f["name"] for f in independent_schema(stream)["fields"]]
+    packed = {"src_addr", *COLUMNS_OF_SOURCES} if stream == "sources" else set()
+    expected = [name for name in fields if name not in packed] + (["sources"] if packed else [])
+    for result in said()[stream][:50]:
+        shuffled = {name: result.value[name] for name in sorted(result.value, reverse=True)}
+        encoded = ResultEncoder("json").encode(Result(stream, result.key, result.time_ns, shuffled))
+        assert list(json.loads(encoded)) == expected
+        assert encoded == to_json(stream, result.value)
+
+
+@pytest.mark.parametrize("stream", sorted(set(STREAMS) - {"sources"}))
+def test_json_says_what_the_value_says_but_for_packed_columns(stream):
+    for result in said()[stream][:50]:
+        read = json.loads(to_json(stream, result.value))
+        plain = {name: v for name, v in result.value.items() if not isinstance(v, bytes) and name != "histogram"}
+        assert {name: read[name] for name in plain} == plain
+        assert not any(isinstance(v, bytes) for v in unpack(stream, result.value).values())
+
+
+def test_the_pair_of_flows_has_exactly_six_keys():
+    for result in said()["distance-pairs"]:
+        assert list(json.loads(to_json("distance-pairs", result.value))) == PAIR_KEYS
+
+
+def test_the_histogram_of_distances_is_lists_of_bins_and_counts():
+    compared = 0
+    for result in said()["distances"]:
+        read = json.loads(to_json("distances", result.value))["histogram"]
+        packed = result.value["histogram"]
+        assert list(read) == ["bins", "counts"]
+        assert read["bins"] == [
+            int.from_bytes(packed["bins"][i : i + 2], "little") for i in range(0, len(packed["bins"]), 2)
+        ]
+        assert read["counts"] == [
+            int.from_bytes(packed["counts"][i : i + 8], "little") for i in range(0, len(packed["counts"]), 8)
+        ]
+        assert sum(read["counts"]) == result.value["pairs"]
+        compared += len(read["bins"])
+    assert compared > 50
+
+
+def test_blocks_of_pairs_list_their_distances():
+    blocks = [r.value for r in said()["distance-pair-blocks"]]
+    read = [json.loads(to_json("distance-pair-blocks", value)) for value in blocks]
+    assert [r["distances"] for r in read] == [np.frombuffer(b["distances"], "<f8").tolist() for b in blocks]
+    assert sum(len(r["distances"]) for r in read) > 1000
+    whole = [r for r in read if r["distances"] and len(r["distances"]) == r["pairs"]]
+    assert whole
+
+
+def test_sources_are_rows_and_a_distance_that_is_not_there_is_null():
+    nulls = 0
+    for result in said()["sources"]:
+        value = result.value
+        read = json.loads(to_json("sources", value))
+        assert len(read["sources"]) == read["count"] == value["count"]
+        for i, row in enumerate(read["sources"]):
+            packed = value["src_addr"][16 * i : 16 * i + 16]
+            words = int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
+            assert list(row) == ["src_addr", *COLUMNS_OF_SOURCES]
+            assert row["src_addr"] == address_text(*words)
+            for name in COLUMNS_OF_SOURCES[:-1]:
+                assert row[name] == int.from_bytes(value[name][8 * i : 8 * i + 8], "little", signed=True)
+            distance = np.frombuffer(value["distance_p999"], "<f8")[i]
+            assert row["distance_p999"] == (None if np.isnan(distance) else distance)
+            assert np.isnan(distance) == (row["flows"] < 2)
+            nulls += row["distance_p999"] is None
+    assert nulls
+
+
+def test_nan_becomes_null_anywhere():
+    value = said()["elephants"][0].value | {"share": float("nan"), "rate_bps": float("inf")}
+    read = json.loads(to_json("elephants", value))
+    assert (read["share"], read["rate_bps"]) == (None, None)
+
+
+def test_a_payload_is_written_as_base64():
+    letter = {
+        "topic": "raw", "partition": 0, "offset": 1, "format": "goflow", "reason": "malformed",
+        "payload": b"\x00\xff\x80", "payload_bytes": 3,
+    }  # fmt: skip
+    assert json.loads(to_json("dead-letter", letter))["payload"] == base64.b64encode(b"\x00\xff\x80").decode()
+
+
+def test_a_value_without_a_field_of_its_schema_is_an_error():
+    value = dict(said()["elephants"][0].value)
+    del value["share"]
+    with pytest.raises(KeyError, match="share"):
+        to_json("elephants", value)
