@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from agents.client import client_options
 from flowstream.errors import BrokerError
@@ -27,18 +27,30 @@ class TopicState:
     wrong: str
 
 
+def unreachable(settings: Settings, error: Exception) -> BrokerError:
+    """Return what to say where no client can connect; ValueError is what clients raise over an odd address."""
+    why = (
+        ""
+        if isinstance(error, KafkaConnectionError)
+        else f" ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    )
+    return BrokerError(
+        f"no Kafka broker answers at {settings.kafka.bootstrap}{why}; "
+        f"start one (flowstream broker start) or set kafka.bootstrap"
+    )
+
+
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[Any]:
     """Connect an admin client; BrokerError where no broker answers."""
-    client = AIOKafkaAdminClient(**client_options(settings.kafka), request_timeout_ms=15_000)
+    client = None
     try:
+        client = AIOKafkaAdminClient(**client_options(settings.kafka), request_timeout_ms=15_000)
         await client.start()
-    except (KafkaError, OSError) as error:
-        await client.close()
-        raise BrokerError(
-            f"no Kafka broker answers at {settings.kafka.bootstrap} ({error}); "
-            f"start one (flowstream broker start) or set kafka.bootstrap"
-        ) from error
+    except (KafkaError, OSError, ValueError) as error:
+        if client is not None:
+            await client.close()
+        raise unreachable(settings, error) from error
     try:
         yield client
     finally:

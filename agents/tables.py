@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import faust
-
 from flowstream import schemas
 from flowstream.analysis import Progress
 from flowstream.metrics import Metrics
@@ -30,11 +28,13 @@ class Tables:
         self._metrics = metrics
 
         def table(name: str) -> Any:
-            return app.Table(
-                name, partitions=settings.topics.partitions,
-                schema=faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"),
+            made = app.Table(
+                name, partitions=settings.topics.partitions, key_type=bytes, value_type=bytes,
                 extra_topic_configs={"max.message.bytes": BLOCK_BYTES_MAX},
             )  # fmt: skip
+            # A table takes its serializers from its types alone, and for bytes that would be JSON.
+            made.key_serializer = made.value_serializer = "raw"
+            return made
 
         self._progress = table("progress")
         self._sources = table("sources")

@@ -11,6 +11,7 @@ import fastavro
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from agents.admin import unreachable
 from agents.client import client_options
 from flowstream import schemas
 from flowstream.batch import COLUMNS, address_text
@@ -32,9 +33,9 @@ async def read_topic(
     consumer = AIOKafkaConsumer(**client_options(settings.kafka), enable_auto_commit=False, fetch_max_wait_ms=200)
     try:
         await consumer.start()
-    except (KafkaError, OSError) as error:
+    except (KafkaError, OSError, ValueError) as error:
         await consumer.stop()
-        raise BrokerError(f"no Kafka broker answers at {settings.kafka.bootstrap} ({error})") from error
+        raise unreachable(settings, error) from error
     try:
         if topic not in await consumer.topics():
             raise BrokerError(f"topic {topic}: there is none; flowstream topics shows those there are")
@@ -73,9 +74,10 @@ def decode_value(value: bytes | None, stream: str = "") -> dict[str, Any]:
 
 def _block_summary(value: bytes) -> dict[str, Any]:
     block = decode_block(value)
-    rows = []
-    for row in range(min(len(block.rows), 3)):
-        rows.append({n: _cell(n, block.rows.columns[n][row]) for n in COLUMNS if n != "origin_id"})
+    rows = [
+        {n: _cell(n, block.rows.columns[n][row]) for n in COLUMNS if n != "origin_id"}
+        for row in range(min(len(block.rows), 3))
+    ]
     return {
         "source": f"{block.source.topic}-{block.source.partition}", "from_offset": block.from_offset,
         "to_offset": block.to_offset, "watermark_ns": block.watermark_ns, "idle": block.idle,

@@ -31,12 +31,32 @@ err = Console(stderr=True)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--records", default=1_000_000, show_default=True, type=click.IntRange(20_000), help="Messages published.")
+@click.option(
+    "--records", default=1_000_000, show_default=True, type=click.IntRange(20_000), help="Messages published."
+)
 @click.option("--quick", is_flag=True, help="200,000 messages, and fewer for the peer.")
-@click.option("--sources", default=50_000, show_default=True, type=click.IntRange(16), help="Source addresses.")
-@click.option("--skew", default=0.0, show_default=True, type=click.FloatRange(0, 3), help="Zipf exponent of the sources; 0: even.")
-@click.option("--rate", default=100_000, show_default=True, type=click.IntRange(1), help="Records per second of event time.")
-@click.option("--peer-records", default=20_000, show_default=True, type=click.IntRange(1000), help="Records for the peer.")
+@click.option("--sources", default=50_000, show_default=True, type=click.IntRange(32), help="Source addresses.")
+@click.option(
+    "--skew",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 3),
+    help="Zipf exponent of the sources; 0: even.",
+)
+@click.option(
+    "--rate",
+    default=100_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Records per second of event time.",
+)
+@click.option(
+    "--peer-records",
+    default=20_000,
+    show_default=True,
+    type=click.IntRange(1000),
+    help="Records for the peer.",
+)
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 20), help="Repeats of each stage.")
 @click.option("--only", default=",".join(PARTS), show_default=True, help="What to measure, separated by commas.")
 @click.option("--set", "chosen", multiple=True, help="A setting of the worker, e.g. KAFKA__FETCH_BYTES_MAX=4194304.")
@@ -60,7 +80,9 @@ def main(
         "machine": machine(),
         "load_before": os.getloadavg(),
         "calibration": _say("calibrating", calibrate),
-        "traffic": {name: getattr(traffic, name) for name in ("records", "sources", "rate", "exporters", "skew", "seed")},
+        "traffic": {
+            name: getattr(traffic, name) for name in ("records", "sources", "rate", "exporters", "skew", "seed")
+        },
         "worker_settings": env,
         "pinned": worker_core is not None,
     }
@@ -72,7 +94,9 @@ def main(
             os.sched_setaffinity(0, {own_core})  # the broker inherits it
         if parts - {"stages"}:
             with tempfile.TemporaryDirectory(prefix="flowstream-bench-") as folder:
-                runs, peer, found["published_s"] = _over_kafka(Path(folder), traffic, env, worker_core, parts, peer_records)
+                runs, peer, found["published_s"] = _over_kafka(
+                    Path(folder), traffic, env, worker_core, parts, peer_records
+                )
     except (BenchError, FlowstreamError) as error:
         err.print(f"bench: {error}", markup=False, highlight=False)
         sys.exit(2)
@@ -108,9 +132,15 @@ def _over_kafka(
                 one(f"analysis: {analysis}", "bench-a", "analyses", (analysis,))
         if "peer" in parts:
             runs.append(
-                _say("peer: Faust, parsing only", lambda: run_peer(bed, "Faust agent, parsing only", peer_records, 0.0, free_port()))
+                _say(
+                    "peer: Faust, parsing only",
+                    lambda: run_peer(bed, "Faust agent, parsing only", peer_records, 0.0, free_port()),
+                )
             )
-            peer = _say("peer: Faust", lambda: run_peer(bed, "Faust agent, windowed table", peer_records, 3.0, free_port()))
+            peer = _say(
+                "peer: Faust",
+                lambda: run_peer(bed, "Faust agent, windowed table", peer_records, 3.0, free_port()),
+            )
     finally:
         broker.stop()
     return runs, peer, published_s

@@ -1,7 +1,7 @@
 """Flow messages as goflow2 v2 sends them: protobuf behind a varint length, made a chunk at a time in numpy.
 
 Half of the exporters are sFlow agents (one sampled packet a record), half send IPFIX (flows of up to five
-seconds). Every source of a skew of 0 has as many records as any other, give or take one; a few elephant
+seconds). With a skew of 0 every source has as many records as any other, give or take one; a few elephant
 flows lie on top. The same ``Traffic`` gives the same bytes.
 """
 
@@ -32,7 +32,10 @@ Column = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What is sent. ``rate`` is records per second of event time, ``skew`` the exponent of Zipf's law (0: even)."""
+    """What is sent. ``rate`` is records per second of event time, ``skew`` the exponent of Zipf's law (0: even).
+
+    At least 32 sources, so that the elephants have one each; exporters are an even number up to 254.
+    """
 
     records: int = 1_000_000
     sources: int = 50_000
@@ -59,7 +62,13 @@ class Traffic:
     def links(self) -> list[dict[str, Any]]:
         """Return the capacities of all interfaces, as rows of the links topic."""
         return [
-            {"exporter": f"192.0.2.{e}", "if_index": i, "name": f"e{e}i{i}", "speed_bps": LINK_BPS, "edge": True}
+            {
+                "exporter": f"192.0.2.{e}",
+                "if_index": i,
+                "name": f"e{e}i{i}",
+                "speed_bps": LINK_BPS,
+                "edge": True,
+            }
             for e in range(1, self.exporters + 1)
             for i in range(1, IFS + 1)
         ]
@@ -84,7 +93,8 @@ class Traffic:
         n = len(index)
         source, flow = self.source_of(rng, index), rng.integers(0, 1 << 40, n, np.uint64)
         elephant = rng.random(n) < ELEPHANT_SHARE
-        source = np.where(elephant, index % ELEPHANTS * (self.sources // ELEPHANTS), source)
+        # Even numbers: behind sFlow exporters, whose samples make a rate of known error within a second.
+        source = np.where(elephant, index % ELEPHANTS * (self.sources // ELEPHANTS) & ~1, source)
         flow = np.where(elephant, source.astype(np.uint64), flow)
         exporter = source % self.exporters
         sflow = exporter % 2 == 0

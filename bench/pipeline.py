@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,7 +163,14 @@ def worker(bed: Bed, app: str, prefix: str, agents: str, analyses: tuple[str, ..
         "FLOWSTREAM_ANALYSES": json.dumps(analyses),
         **bed.env,
     }
-    command = [str(Path(sys.executable).with_name("flowstream")), "worker", "--agents", agents, "--port", str(port)]
+    command = [
+        str(Path(sys.executable).with_name("flowstream")),
+        "worker",
+        "--agents",
+        agents,
+        "--port",
+        str(port),
+    ]
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, env=env, cwd=bed.folder, stdout=log, stderr=log)
     try:
@@ -193,7 +201,7 @@ def measure(
 
     BenchError where it ends, stands still for a minute, or loses a record; with the end of its log.
     """
-    app = f"bench-{name.replace(' ', '-').replace('+', '-').replace(':', '')}"
+    app = "bench-" + re.sub("[^a-z0-9]+", "-", name.lower())
     first_key = "records_consumed_total" if "ingest" in agents else "rows_applied_total"
     with worker(bed, app, prefix, agents, analyses) as (pid, port, log_path):
         watch = Watch(pid, bed.broker_pid, port)
@@ -208,7 +216,10 @@ def measure(
                 if sample is not None:
                     if reached(sample.counts):
                         return sample
-                    now = (sample.counts.get("records_consumed_total", 0.0), sample.counts.get("rows_applied_total", 0.0))
+                    now = (
+                        sample.counts.get("records_consumed_total", 0.0),
+                        sample.counts.get("rows_applied_total", 0.0),
+                    )
                     if now != seen:
                         seen, deadline = now, time.perf_counter() + limit_s
                 if time.perf_counter() > deadline:

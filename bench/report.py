@@ -83,7 +83,9 @@ def count(number: float) -> str:
     return f"{number:.3g}"
 
 
-def show(out: Console, found: Mapping[str, Any], runs: Sequence[Run], peer: Run | None, stages: Sequence[Stage]) -> None:
+def show(
+    out: Console, found: Mapping[str, Any], runs: Sequence[Run], peer: Run | None, stages: Sequence[Stage]
+) -> None:
     """Print the tables."""
     facts, speed = found["machine"], found["calibration"]
     out.print(
@@ -105,7 +107,17 @@ def show(out: Console, found: Mapping[str, Any], runs: Sequence[Run], peer: Run 
 
 def _runs_table(runs: Sequence[Run], peer: Run | None) -> Table:
     table = Table("worker", title="One process over a real broker")
-    headings = ("records", "records/s", "records/CPU s", "us/record", "results", "peak MB", "broker CPU", "others' CPU", "times peer")
+    headings = (
+        "records",
+        "records/s",
+        "records/CPU s",
+        "us/record",
+        "results",
+        "peak MB",
+        "broker CPU",
+        "others' CPU",
+        "times peer",
+    )
     for heading in headings:
         table.add_column(heading, justify="right")
     for run in (*runs, *([peer] if peer is not None else [])):

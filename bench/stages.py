@@ -60,7 +60,11 @@ def run_ingest(stages: Stages, settings: Settings, traffic: Traffic) -> list[lis
     values = [v for chunk in traffic.chunks() for v in chunk]
     values += traffic.closers(PARTITIONS)
     # Partition p has every fourth message, as the broker would hold them.
-    fetched = [(p, values[p::PARTITIONS][at : at + FETCHED]) for at in range(0, len(values), FETCHED) for p in range(PARTITIONS)]
+    fetched = [
+        (p, values[p::PARTITIONS][at : at + FETCHED])
+        for at in range(0, len(values), FETCHED)
+        for p in range(PARTITIONS)
+    ]
     fetched = [(p, batch) for p, batch in fetched if batch]
     n = len(values)
     config = ingest_config(settings, ((TOPIC, PARTITIONS),))
@@ -113,8 +117,13 @@ def run_analyses(stages: Stages, settings: Settings, links: LinkTable, blocks: S
             return results
 
         results = stages.time(f"operator {name}", n, operate)
-        encoder = ResultEncoder()
-        stages.time(f"  encode its {len(results):,} results", n, lambda r=results: [encoder.encode(one) for one in r])
+        stages.time(f"  encode its {len(results):,} results", n, lambda r=results: encode(r))
+
+
+def encode(results: Sequence[Result]) -> list[bytes]:
+    """Return the results' bytes, as the worker sends them."""
+    encoder = ResultEncoder()
+    return [encoder.encode(result) for result in results]
 
 
 def _empty_after(pane: Pane, number: int) -> list[Pane]:

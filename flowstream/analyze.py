@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from rich.progress import Progress
 
+from flowstream.errors import SettingsError
 from flowstream.links import LinkTable
 from flowstream.operators import Result
 from flowstream.pipeline import FilePipeline, Ledger, in_batches
 from flowstream.recordings import Recording, RecordingError
 from flowstream.results import to_json
 from flowstream.settings import Settings
+from flowstream.topics import STREAMS
 
 
 class ResultFiles:
@@ -24,7 +27,10 @@ class ResultFiles:
         self._folder = folder
         self._files: dict[str, BinaryIO] = {}
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            with _writable(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                for stream in STREAMS:  # what an earlier run said would pass for this one's
+                    (folder / f"{stream}.jsonl").unlink(missing_ok=True)
 
     def write(self, results: Iterable[Result]) -> None:
         """Append results, one line each."""
@@ -40,9 +46,20 @@ class ResultFiles:
 
     def _file(self, stream: str) -> BinaryIO:
         if stream not in self._files:
-            folder = self._folder
-            self._files[stream] = sys.stdout.buffer if folder is None else (folder / f"{stream}.jsonl").open("wb")
+            if self._folder is None:
+                self._files[stream] = sys.stdout.buffer
+            else:
+                with _writable(self._folder):
+                    self._files[stream] = (self._folder / f"{stream}.jsonl").open("wb")
         return self._files[stream]
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(f"--output {folder}: cannot be written ({error.strerror})") from error
 
 
 def analyze_files(
@@ -55,7 +72,8 @@ def analyze_files(
 ) -> Ledger:
     """Analyse files of one format, one after the other as one stream; return where everything went.
 
-    Raises FlowstreamError for a file that cannot be read, or where the files are of different formats.
+    Raises FlowstreamError for a file that cannot be read, and where the files are of different formats or none
+    of their messages is of the format.
     """
     recordings = [Recording(path, wire_format) for path in paths]
     formats = sorted({r.wire_format for r in recordings})
@@ -75,4 +93,11 @@ def analyze_files(
         files.write(pipeline.finish())
     finally:
         files.close()
-    return pipeline.ledger
+    ledger = pipeline.ledger
+    if 0 < ledger.messages == ledger.rejected:
+        first = pipeline.rejected[0]
+        raise RecordingError(
+            f"none of {ledger.messages:,} messages is {formats[0]} (the first is {first.reason.label}); "
+            f"name their format with --format"
+        )
+    return ledger

@@ -30,7 +30,7 @@ FORMATS = click.Choice(sorted(DECODERS))
 
 
 class FlowstreamGroup(click.Group):
-    """Prints our own errors as one line, and exits with 2."""
+    """Prints what was wrong as one line, and exits with 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -39,6 +39,13 @@ class FlowstreamGroup(click.Group):
         except FlowstreamError as error:
             for line in str(error).splitlines():
                 err.print(f"flowstream: {line}", markup=False, highlight=False)
+            sys.exit(2)
+        except click.UsageError as error:
+            if isinstance(error, click.exceptions.NoArgsIsHelpError):
+                raise  # its message is the help
+            where = ctx.command_path if error.ctx is None else error.ctx.command_path
+            said = " ".join(error.format_message().split())
+            err.print(f"flowstream: {said} See {where} --help.", markup=False, highlight=False)
             sys.exit(2)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

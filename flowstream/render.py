@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +18,7 @@ def time_text(time_ns: int) -> str:
 def rate_text(bits: float) -> str:
     """Return a rate with a decimal prefix: ``31.4 Mb/s``."""
     for unit in ("", "k", "M", "G"):
-        if abs(bits) < 1000:
+        if abs(bits) < 999.95:  # one digit behind the point makes 1000.0 of anything above
             return f"{bits:.1f} {unit}b/s"
         bits /= 1000
     return f"{bits:.1f} Tb/s"
@@ -25,7 +26,7 @@ def rate_text(bits: float) -> str:
 
 def number_text(number: float | None) -> str:
     """Return a number with four digits that count, ``-`` for none."""
-    return "-" if number is None else f"{number:,.4g}" if abs(number) < 1e4 else f"{number:,.0f}"
+    return "-" if number is None else f"{number:,.4g}" if abs(number) < 9999.5 else f"{number:,.0f}"
 
 
 def flow_text(flow: Mapping[str, Any]) -> str:
@@ -37,18 +38,18 @@ def flow_text(flow: Mapping[str, Any]) -> str:
 
 
 def _elephant(value: Mapping[str, Any]) -> str:
+    rate, low, high = (rate_text(value[name]) for name in ("rate_bps", "low_bps", "high_bps"))
     share = "" if value["share"] is None else f", {value['share']:.0%} of {rate_text(value['link_bps'])}"
     path = " > ".join(s["exporter"] for s in value["sightings"])
     return (
-        f"{time_text(value['time_ns'])} {value['event']:6} {flow_text(value['flow'])}  {rate_text(value['rate_bps'])} "
-        f"[{rate_text(value['low_bps'])} to {rate_text(value['high_bps'])}]{share}, {value['samples']} samples, seen {path}"
+        f"{time_text(value['time_ns'])} {value['event']:6} {flow_text(value['flow'])}  {rate} "
+        f"[{low} to {high}]{share}, {value['samples']} samples, seen {path}"
     )
 
 
 def _distances(value: Mapping[str, Any]) -> str:
-    head = (
-        f"{time_text(value['window_start_ns'])} {value['src_addr']}: {value['flows']} flows, {value['pairs']:,} pairs"
-    )
+    source = f"{time_text(value['window_start_ns'])} {value['src_addr']}"
+    head = f"{source}: {value['flows']} flows, {value['pairs']:,} pairs"
     if not value["pairs"]:
         return head
     named = ", ".join(f"{k} {number_text(value[k])}" for k in ("min", "p50", "p99", "p999", "max"))
@@ -62,7 +63,8 @@ def _sources(value: Mapping[str, Any]) -> str:
 
 
 def _dead_letter(value: Mapping[str, Any]) -> str:
-    return f"{value['topic']}-{value['partition']} offset {value['offset']}: {value['reason']} ({value['payload_bytes']} bytes)"
+    place = f"{value['topic']}-{value['partition']} offset {value['offset']}"
+    return f"{place}: {value['reason']} ({value['payload_bytes']} bytes)"
 
 
 _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
@@ -74,10 +76,15 @@ _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 def render_line(stream: str, key: str, value: Mapping[str, Any]) -> str:
-    """Return a record of a stream as a line; streams without a form of their own as ``key name=value ...``."""
-    if stream in _RENDERERS and not {"deleted", "undecodable"} & set(value):
-        return _RENDERERS[stream](value)
-    return f"{key}  " + " ".join(f"{name}={_short(part)}" for name, part in value.items())
+    """Return a record as a line: in its stream's form, else (or if it does not fit) as ``key name=value ...``.
+
+    What does not print is escaped, so that no record can end the line or speak to the terminal.
+    """
+    line = f"{key}  " + " ".join(f"{name}={_short(part)}" for name, part in value.items())
+    if stream in _RENDERERS:
+        with suppress(LookupError, TypeError, ValueError, OverflowError, OSError):
+            line = _RENDERERS[stream](value)
+    return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
 
 def _short(part: Any) -> str:

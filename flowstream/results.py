@@ -45,10 +45,12 @@ UNPACK: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "distance_pair_blocks": _unpack_pairs,
 }
 
+_SCHEMAS: Mapping[str, str] = {"dead-letters": "dead_letter", "flows": "flow_block", "late": "flow_block"}
+
 
 def schema_name(stream: str) -> str:
-    """Return the schema of a stream: its name with underscores."""
-    return stream.replace("-", "_")
+    """Return the schema of a stream: its name with underscores, but for streams of single things."""
+    return _SCHEMAS.get(stream, stream.replace("-", "_"))
 
 
 def unpack(stream: str, value: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def leaves(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict
 
 LEAVES = dict(leaves(SCHEMA))
 LEAVES["sampling.exporters"]["default"] = {}  # made by a factory, of which the schema says nothing
-SECTIONS = sorted({name.partition(".")[0] for name in LEAVES if "." in name})
+SECTIONS = tuple(dict.fromkeys(name.partition(".")[0] for name in LEAVES if "." in name))
 INPUT = dict(leaves(referred(LEAVES["inputs"]["items"]), "inputs.0."))
 
 HEAD = """\
@@ -128,16 +128,20 @@ def entry(name: str, field: dict[str, Any]) -> str:
     return comment + "\n" + (f"# {key} =" if default is None else f"{key} = {toml(default)}")
 
 
+def within(section: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of a section, those at the top for ""."""
+    return {name: field for name, field in LEAVES.items() if name.rpartition(".")[0] == section}
+
+
 def sample_text() -> str:
     """Return flowstream.sample.toml as it should be."""
     lines = [HEAD]
     for section in ["", *SECTIONS]:
         if section:
             lines.append(f"\n# {referred(SCHEMA['properties'][section])['description']}\n[{section}]")
-        for name, field in LEAVES.items():
-            if name.rpartition(".")[0] == section:
-                lines.append(entry(name, field))
-                lines.extend([EXAMPLES[name]] if name in EXAMPLES else [])
+        for name, field in within(section).items():
+            lines.append(entry(name, field))
+            lines.extend([EXAMPLES[name]] if name in EXAMPLES else [])
     return "\n".join(lines) + "\n"
 
 
@@ -152,10 +156,7 @@ def with_tables(text: str) -> str:
             continue
         kept.append(line)
         if line.startswith("| ---"):
-            named = LEAVES if section else {**LEAVES, **INPUT}
-            chosen = {n: f for n, f in named.items() if n.partition(".")[0] == section or n in INPUT}
-            if not section:
-                chosen = {n: f for n, f in named.items() if "." not in n or n in INPUT}
+            chosen = within(section) if section else {**within(""), **INPUT}
             kept.extend(row(name, field) for name, field in chosen.items())
     return "\n".join(kept) + "\n"
 

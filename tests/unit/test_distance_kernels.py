@@ -44,9 +44,9 @@ def check_group(part: Summaries, g: int, features: np.ndarray, wanted: Wanted) -
     distances, out = np.sqrt(squares), part.columns
     assert part.pairs[g] == len(squares) == n * (n - 1) // 2
     bins = slice(part.bin_bounds[g], part.bin_bounds[g + 1])
-    assert LogLinearHistogram(out.bins[bins], out.counts[bins].astype(np.int64)) == LogLinearHistogram.of_squares(
-        squares
-    )
+    assert LogLinearHistogram(
+        out.bins[bins], out.counts[bins].astype(np.int64)
+    ) == LogLinearHistogram.of_squares(squares)
     far = slice(out.far_bounds[g], out.far_bounds[g + 1])
     busy = slice(out.busy_bounds[g], out.busy_bounds[g] + out.busy_used[g])
     figures = out.statistics[g]
@@ -58,7 +58,9 @@ def check_group(part: Summaries, g: int, features: np.ndarray, wanted: Wanted) -
     assert figures[GREATEST] == distances.max()
     assert figures[MEAN] == pytest.approx(math.fsum(distances) / len(distances), rel=1e-14)
     assert figures[QUANTILES:].tolist() == [np.quantile(distances, q) for q in wanted.quantiles]
-    threshold = wanted.threshold if wanted.tail_at < 0 else np.quantile(distances, wanted.quantiles[wanted.tail_at])
+    threshold = (
+        wanted.threshold if wanted.tail_at < 0 else np.quantile(distances, wanted.quantiles[wanted.tail_at])
+    )
     assert figures[THRESHOLD] == threshold
 
     i, j = np.triu_indices(n, 1)
@@ -185,6 +187,14 @@ def test_more_tail_pairs_than_wanted_are_the_farthest_of_them():
     part = one(features, wanted)
     assert part.columns.far_bounds[1] == 50 < part.columns.above[0]
     check_group(part, 0, features, wanted)
+
+
+@pytest.mark.parametrize("farthest", [31, 32, 33, 34, 100, 1000])
+@pytest.mark.parametrize("kind", ["copies", "equal", "twins", "spread"])
+def test_of_equal_distances_the_first_in_flow_order_are_listed_however_many(kind, farthest):
+    features = make(kind, 120, 2, 1.0, 3)
+    wanted = Wanted((0.5,), tail_at=0, farthest=farthest, busiest=7)
+    check_group(one(features, wanted), 0, features, wanted)
 
 
 def test_a_group_beyond_the_limit_is_refused():

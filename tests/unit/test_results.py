@@ -21,7 +21,7 @@ from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.recordings import Recording
 from flowstream.results import ResultEncoder, schema_name, to_json, unpack
 from flowstream.settings import Settings
-from flowstream.topics import STREAMS
+from flowstream.topics import STREAMS, specs, stream_of
 from tests.builders import delimited, goflow2_v2
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -39,8 +39,8 @@ def said() -> dict[str, list[Result]]:
     streams: dict[str, list[Result]] = {}
     links = LinkTable.from_path(DATA / "clos_links.csv")
     messages = list(Recording(DATA / "clos_60s_goflow2_v2.bin.gz").messages())[:6000]
-    time_ns = 1_795_224_798 * 10**9
-    messages.append(delimited(goflow2_v2(sampling_rate=0, time_received_ns=time_ns, bytes=0)))
+    time_ns = 1_795_224_797_500_000_000
+    messages.insert(10, delimited(goflow2_v2(sampling_rate=0, time_received_ns=time_ns, bytes=0)))
     for pairs, form in (("tail", "records"), ("all", "blocks")):
         chosen = Settings(distances={"pairs": pairs, "pair_form": form})
         pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
@@ -95,7 +95,9 @@ def test_json_has_the_keys_of_the_schema_in_their_order(stream):
 def test_json_says_what_the_value_says_but_for_packed_columns(stream):
     for result in said()[stream][:50]:
         read = json.loads(to_json(stream, result.value))
-        plain = {name: v for name, v in result.value.items() if not isinstance(v, bytes) and name != "histogram"}
+        plain = {
+            name: v for name, v in result.value.items() if not isinstance(v, bytes) and name != "histogram"
+        }
         assert {name: read[name] for name in plain} == plain
         assert not any(isinstance(v, bytes) for v in unpack(stream, result.value).values())
 
@@ -162,7 +164,9 @@ def test_a_payload_is_written_as_base64():
         "topic": "raw", "partition": 0, "offset": 1, "format": "goflow", "reason": "malformed",
         "payload": b"\x00\xff\x80", "payload_bytes": 3,
     }  # fmt: skip
-    assert json.loads(to_json("dead-letter", letter))["payload"] == base64.b64encode(b"\x00\xff\x80").decode()
+    assert (
+        json.loads(to_json("dead-letters", letter))["payload"] == base64.b64encode(b"\x00\xff\x80").decode()
+    )
 
 
 def test_a_value_without_a_field_of_its_schema_is_an_error():
@@ -170,3 +174,9 @@ def test_a_value_without_a_field_of_its_schema_is_an_error():
     del value["share"]
     with pytest.raises(KeyError, match="share"):
         to_json("elephants", value)
+
+
+def test_every_topic_of_ours_has_the_schema_that_its_stream_is_decoded_with():
+    settings = Settings()
+    for spec in specs(settings):
+        assert schema_name(stream_of(settings, spec.name)) == spec.schema

@@ -1,0 +1,143 @@
+"""A place on a real broker that nobody else uses: topics, workers as processes, telemetry."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.error import URLError
+
+from agents.admin import create_topics
+from agents.kafka_node import free_port
+from agents.send import send_links
+from flowstream.links import LinkTable
+from flowstream.settings import Settings, load
+from flowstream.topics import name
+from tests.integration.kafka import create_topic, write
+from tests.waiting import wait_for
+
+
+class Worker:
+    """A ``flowstream worker`` process."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, number: int) -> None:
+        self.port = free_port()
+        self.log = folder / f"worker{number}.log"
+        own = {
+            "FLOWSTREAM_WEB__PORT": str(self.port),
+            "FLOWSTREAM_DATA_DIR": str(folder / f"worker{number}"),
+        }
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "info"]
+            self.process = subprocess.Popen(command, env=os.environ | environment | own, stdout=log, stderr=log)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return what the web server answers, {} while it does not."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                answered: dict[str, Any] = json.loads(answer.read())
+                return answered
+        except (URLError, OSError, ValueError):
+            return {}
+
+    def metric(self, sample: str) -> float:
+        """Return a metric summed over its labels; 0 while there is no answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except (URLError, OSError):
+            return 0.0
+        wanted = f"flowstream_{sample}"
+        return sum(float(x.rsplit(" ", 1)[1]) for x in lines if x.split("{")[0].split(" ")[0] == wanted)
+
+    def assigned(self) -> int:
+        """Return how many partitions the worker has."""
+        return sum(map(len, self.get("/health").get("assigned", {}).values()))
+
+    def ready(self) -> bool:
+        """Return whether it has joined its group; fail with its log if it has ended."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"the worker ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
+        health = self.get("/health")
+        return health.get("status") == "ok" and bool(health.get("assigned"))
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """End it as a service manager would, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+class Lab:
+    """Names, settings and processes of one test; what runs is ended with it."""
+
+    def __init__(self, broker: str, prefix: str, folder: Path) -> None:
+        self.broker = broker
+        self.app = f"{prefix}app"
+        self.raw = f"{prefix}raw"
+        self.prefix = f"{prefix}fs"
+        self.folder = folder
+        self._workers: list[Worker] = []
+        self.environment = {
+            "FLOWSTREAM_APP": self.app,
+            "FLOWSTREAM_KAFKA__BOOTSTRAP": broker,
+            "FLOWSTREAM_KAFKA__SESSION_TIMEOUT_S": "6",
+            "FLOWSTREAM_KAFKA__HEARTBEAT_S": "1",
+            "FLOWSTREAM_TOPICS__PREFIX": self.prefix,
+            "FLOWSTREAM_TIME__IDLE_AFTER_S": "2",
+            "FLOWSTREAM_INPUTS": json.dumps([{"topic": self.raw, "format": "goflow"}]),
+        }
+
+    def settings(self) -> Settings:
+        """Return the settings the workers have."""
+        return load(
+            app=self.app, kafka={"bootstrap": self.broker}, topics={"prefix": self.prefix}, time={"idle_after_s": 2},
+            inputs=({"topic": self.raw, "format": "goflow"},),
+        )  # fmt: skip
+
+    def topic(self, stream: str) -> str:
+        """Return the topic of a stream."""
+        return name(self.settings(), stream)
+
+    def prepare(self, links: Path | None = None, raw_partitions: int = 1) -> None:
+        """Make the topics and load link capacities."""
+        create_topic(self.broker, self.raw, raw_partitions)
+        asyncio.run(create_topics(self.settings()))
+        if links is not None:
+            asyncio.run(send_links(self.settings(), LinkTable.from_path(links)))
+
+    def send(self, values: Sequence[bytes | None], partitions: int = 1) -> None:
+        """Put messages on the raw topic."""
+        write(self.broker, self.raw, values, partitions)
+
+    def worker(self, **environment: str) -> Worker:
+        """Start a worker and wait until it has joined."""
+        worker = Worker(self.environment | environment, self.folder, len(self._workers))
+        self._workers.append(worker)
+        try:
+            wait_for(worker.ready, "the worker to join its group", 60)
+        except AssertionError as error:
+            error.add_note(worker.log.read_text()[-3000:])
+            raise
+        return worker
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.kill()

@@ -1,0 +1,195 @@
+"""The whole path on a real broker: the same bytes as over a file, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowstream import schemas
+from flowstream.batch import address_text
+from flowstream.decode import Payloads, decode
+from flowstream.links import LinkTable
+from flowstream.pipeline import FilePipeline, in_batches
+from flowstream.recordings import Recording
+from flowstream.results import ResultEncoder
+from flowstream.settings import Settings
+from flowstream.sources import SourceBlock
+from tests.goflow2 import Goflow2, Goflow2Error, find_goflow2, replay, udp_payloads
+from tests.integration.kafka import committed, read_all
+from tests.integration.lab import Lab
+from tests.waiting import wait_for
+
+DATA = Path(__file__).parent.parent / "data"
+RECORDING = DATA / "clos_60s_goflow2_v2.bin.gz"
+LINKS = DATA / "clos_links.csv"
+STREAMS = ("distances", "elephants", "sources")
+BAD = [b"", b"\x08", b"\xff" * 40, b"not protobuf at all", None]
+
+
+@pytest.fixture
+def lab(broker: str, topic_prefix: str, tmp_path: Path) -> Iterator[Lab]:
+    with Lab(broker, topic_prefix, tmp_path) as made:
+        yield made
+
+
+def recorded() -> list[bytes]:
+    return list(Recording(RECORDING).messages())
+
+
+def from_file(lab: Lab, values: list[bytes]) -> dict[str, dict[bytes, bytes]]:
+    """What the file pipeline says with the same settings, encoded as the worker encodes it."""
+    settings: Settings = lab.settings()
+    pipeline = FilePipeline(settings, LinkTable.from_path(LINKS), lab.raw, "goflow")
+    results = [r for payloads in in_batches(values, 1000) for r in pipeline.feed(payloads)] + pipeline.finish()
+    encoder = ResultEncoder()
+    said: dict[str, dict[bytes, bytes]] = {stream: {} for stream in STREAMS}
+    for result in results:
+        said[result.stream].setdefault(result.key.encode(), b"")
+        said[result.stream][result.key.encode()] += encoder.encode(result)
+    return said
+
+
+def from_kafka(lab: Lab) -> dict[str, dict[bytes, bytes]]:
+    """What the result topics hold: the last value of each key and partition."""
+    said: dict[str, dict[bytes, bytes]] = {}
+    for stream in STREAMS:
+        last = {(r.key, r.partition): r.value for r in read_all(lab.broker, lab.topic(stream))}
+        said[stream] = {}
+        for key, partition in sorted(last):
+            said[stream].setdefault(key, b"")
+            said[stream][key] += last[key, partition]
+    return said
+
+
+def test_a_worker_killed_twice_gives_the_bytes_of_the_file_pipeline(lab: Lab) -> None:
+    values = recorded()
+    expected = from_file(lab, values)
+    lab.prepare(LINKS, raw_partitions=1)
+    lab.send(values[:9_000])
+    worker = lab.worker()
+    wait_for(lambda: len(read_all(lab.broker, lab.topic("elephants"))) > 3, "first elephants")
+    worker.kill()
+    lab.send(values[9_000:15_000])
+    worker = lab.worker()
+    wait_for(lambda: worker.metric("rows_applied_total") > 500, "the second life to get on")
+    worker.kill()
+    lab.send(values[15_000:])
+    lab.worker()
+    wait_for(lambda: from_kafka(lab) == expected or None, "the results of the file pipeline", 90)
+
+
+def test_two_workers_and_four_partitions_account_for_every_message(lab: Lab) -> None:
+    values = recorded()
+    lab.prepare(LINKS, raw_partitions=4)
+    lab.send([*values, *BAD], partitions=4)
+    workers = [lab.worker(), lab.worker()]
+
+    def total(name: str) -> float:
+        return sum(w.metric(name) for w in workers)
+
+    wait_for(lambda: total("rows_applied_total") + total("rows_late_total") >= len(values), "every row", 90)
+    assert total("records_consumed_total") == len(values) + len(BAD)
+    assert total("records_rejected_total") == len(BAD) - 1
+    assert total("records_skipped_total") == 1
+    assert total("rows_decoded_total") == len(values)
+    assert total("block_gaps_total") == total("rows_duplicate_total") == total("blocks_rejected_total") == 0
+    assert {w.assigned() for w in workers} != {0}
+    letters = [schemas.single_object_decode(r.value)[1] for r in read_all(lab.broker, lab.topic("dead-letters"))]
+    assert sorted(letter["payload"] for letter in letters) == sorted(v for v in BAD if v is not None)
+    onsets = {
+        (v["flow"]["src_addr"], v["flow"]["src_port"])
+        for v in (schemas.single_object_decode(r.value)[1] for r in read_all(lab.broker, lab.topic("elephants")))
+        if v["event"] == "onset"
+    }
+    assert onsets == {("10.0.1.10", 40001), ("10.0.1.11", 40012), ("10.0.2.10", 40053)}
+
+
+def test_a_commit_is_the_end_once_all_is_processed_and_a_graceful_stop_reads_nothing_twice(lab: Lab) -> None:
+    values = recorded()[:4_000]
+    lab.prepare(LINKS, raw_partitions=1)
+    lab.send(values)
+    worker = lab.worker()
+    wait_for(lambda: worker.metric("rows_applied_total") == len(values), "every row")
+    wait_for(lambda: worker.metric("rows_open") == 0, "every pane to close")
+    wait_for(lambda: committed(lab.broker, lab.app).get((lab.raw, 0), (0, ""))[0] == len(values), "the raw commit")
+    assert worker.stop() == 0
+    worker = lab.worker()
+    lab.send(recorded()[4_000:4_100])
+    wait_for(lambda: worker.metric("records_consumed_total") >= 100, "the new messages")
+    assert worker.metric("records_consumed_total") == 100
+    assert worker.metric("rows_applied_total") + worker.metric("rows_late_total") <= 100
+
+
+def test_results_carry_their_lineage(lab: Lab) -> None:
+    lab.prepare(LINKS, raw_partitions=1)
+    lab.send(recorded()[:3_000])
+    lab.worker()
+    wait_for(lambda: read_all(lab.broker, lab.topic("distances")), "a result")
+    for record in read_all(lab.broker, lab.topic("distances")):
+        headers = dict(record.headers)
+        topic, _, offsets = headers["source"].decode().rpartition(":")
+        first, last = map(int, offsets.split("-"))
+        assert topic == f"{lab.topic('flows')}-{record.partition}"
+        assert 0 <= first <= last
+        assert headers["settings"].decode() == lab.settings().digest()
+        assert headers["flowstream"]
+
+
+@pytest.fixture
+def goflow2() -> Path:
+    """The real collector, built if need be; without Go skips, or fails in CI."""
+    try:
+        return find_goflow2(build=True)
+    except Goflow2Error as error:
+        required = os.environ.get("CI") == "true" or os.environ.get("FLOWSTREAM_REQUIRE_BROKER") == "1"
+        (pytest.fail if required else pytest.skip)(f"no goflow2: {error}")
+
+
+def test_datagrams_through_a_live_goflow2_give_the_sources_of_the_recording(lab: Lab, goflow2: Path) -> None:
+    capture = lab.folder / "sflow.pcap"
+    capture.write_bytes(gzip.decompress((DATA / "clos_first_8s_sflow.pcap.gz").read_bytes()))
+    datagrams = list(udp_payloads(capture))
+    samples = sum(_flow_samples(d.payload) for d in datagrams)
+    lab.prepare(LINKS, raw_partitions=1)
+    worker = lab.worker()
+    with Goflow2.to_kafka(lab.broker, lab.raw, binary=goflow2) as collector:
+        replay(datagrams, collector.sflow_port)
+        collector.wait_for(len(datagrams))
+    wait_for(lambda: worker.metric("rows_applied_total") + worker.metric("rows_late_total") >= samples, "every sample")
+    # The recording is of the same datagrams in the same order: its first messages are these samples.
+    expected: Counter[str] = Counter()
+    flows = decode("goflow", Payloads.from_values(recorded()[:samples])).flows
+    estimated = (flows.bytes * flows.sampling_rate).tolist()
+    for words, size in zip(flows.src_addr.tolist(), estimated, strict=True):
+        expected[address_text(*words)] += size
+
+    def live() -> Counter[str]:
+        found: Counter[str] = Counter()
+        for record in read_all(lab.broker, lab.topic("sources")):
+            for row in SourceBlock.from_value(schemas.single_object_decode(record.value)[1]).rows():
+                found[row["src_addr"]] += row["estimated_bytes"]
+        return found
+
+    wait_for(lambda: live() == expected, "the sources of the recording")
+    assert worker.metric("rows_late_total") == 0
+    onsets = [
+        v
+        for v in (schemas.single_object_decode(r.value)[1] for r in read_all(lab.broker, lab.topic("elephants")))
+        if v["event"] == "onset"
+    ]
+    assert [v["flow"]["src_port"] for v in onsets] == [40001], "E1 alone has begun within these eight seconds"
+
+
+def _flow_samples(datagram: bytes) -> int:
+    """Count the flow samples of an sFlow v5 datagram with an IPv4 agent (sflow.org/sflow_version_5.txt)."""
+    count, at = int.from_bytes(datagram[24:28], "big"), 28
+    found = 0
+    for _ in range(count):
+        found += int.from_bytes(datagram[at : at + 4], "big") in {1, 3}
+        at += 8 + int.from_bytes(datagram[at + 4 : at + 8], "big")
+    return found
