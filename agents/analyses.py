@@ -116,7 +116,12 @@ class AnalysesAgent:
                 "%s: offsets %d to %d are gone (retention): windows open at that time are incomplete",
                 tp, progress.position, batch.first_offset,
             )  # fmt: skip
-        work = PartitionAnalysis(self._context.settings, self._links.table, progress)
+        try:
+            work = PartitionAnalysis(self._context.settings, self._links.table, progress)
+        except StateError as error:
+            log.critical("%s: %s", tp, error)
+            await self._context.app.crash(error)
+            return None
         position = 0 if progress is None else progress.position
         self._parts[tp] = _Part(work, batch.epoch, position)
         return self._parts[tp]

@@ -7,7 +7,7 @@ from typing import Any
 
 import faust
 
-from flowstream.settings import Kafka
+from flowstream.setting_tables import Kafka
 
 
 def client_options(kafka: Kafka) -> dict[str, Any]:

@@ -32,11 +32,7 @@ class Context:
 
     async def source_topics(self) -> tuple[tuple[str, int], ...]:
         """Return the input topics with their numbers of partitions, in the order of the settings."""
-        counted = []
-        for chosen in self.settings.inputs:
-            count = self.consumer.topic_partitions(chosen.topic)
-            counted.append((chosen.topic, count or 1))
-        return tuple(counted)
+        return tuple([(i.topic, await self.consumer.partition_count(i.topic)) for i in self.settings.inputs])
 
     def lineage(self, topic: str, partition: int, first: int, last: int) -> list[tuple[str, bytes]]:
         """Return the headers that say where a record came from and what made it."""

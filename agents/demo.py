@@ -98,7 +98,7 @@ def _any_broker(out: Console, folder: Path) -> Iterator[tuple[str, bool]]:
 async def _worker(settings: Settings, folder: Path) -> Any:
     log_path = folder / "worker.log"
     with log_path.open("wb") as log:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220
             [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "warning"], stdout=log, stderr=log
         )
     try:
@@ -199,7 +199,8 @@ async def _watch(out: Console, session: Any, url: str, sending: Any, seen: _Seen
             out.print(
                 f"[dim]health    {consumed:,.0f} records in, {seen.health.get('rows_applied', 0):,.0f} in panes, "
                 f"{seen.health.get('rows_late', 0):,.0f} late, "
-                f"{seen.health.get('records_rejected', 0):,.0f} rejected, lag {lag:,.0f}, {seen.health.get('results_sent', 0):,.0f} results[/]",
+                f"{seen.health.get('records_rejected', 0):,.0f} rejected, lag {lag:,.0f}, "
+                f"{seen.health.get('results_sent', 0):,.0f} results[/]",
                 highlight=False,
             )
         ended = sum(value["event"] == "offset" for value in seen.elephants.values())

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 
 from agents.client import client_options
 from flowstream import schemas
-from flowstream.errors import SchemaError
+from flowstream.errors import SchemaError, SettingsError
 from flowstream.links import LinkTable
 from flowstream.settings import Settings
 from flowstream.topics import name
+
+log = logging.getLogger(__name__)
+RETRY_S = 5.0
 
 
 class LinkFollower:
@@ -50,7 +55,11 @@ class LinkFollower:
 
     async def _follow(self) -> None:
         while True:
-            self._take(await self._consumer.getmany(timeout_ms=1000))
+            try:
+                self._take(await self._consumer.getmany(timeout_ms=1000))
+            except KafkaError:
+                log.exception("the links topic cannot be read; going on with the links there are")
+                await asyncio.sleep(RETRY_S)
 
     def _take(self, fetched: dict[Any, list[Any]]) -> None:
         changed = False
@@ -59,11 +68,20 @@ class LinkFollower:
             if record.value is None:
                 self._rows.pop(record.key, None)
                 continue
-            try:
-                stream, row = schemas.single_object_decode(record.value)
-            except SchemaError:
-                continue
-            if stream == "links":
+            row = _link(record.value)
+            if row is None:
+                log.warning("%s offset %d is not a link: ignored", record.topic, record.offset)
+            else:
                 self._rows[record.key] = row
         if changed:
             self.table = LinkTable.from_rows([self._rows[k] for k in sorted(self._rows)])
+
+
+def _link(value: bytes) -> dict[str, Any] | None:
+    """Return a link's row; None for anything a ``LinkTable`` would refuse."""
+    try:
+        stream, row = schemas.single_object_decode(value)
+        LinkTable.from_rows([row])
+    except (SchemaError, SettingsError, KeyError):
+        return None
+    return row if stream == "links" else None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 
 from agents.client import client_options
-from flowstream.settings import Kafka
+from flowstream.setting_tables import Kafka
 from flowstream.topics import BLOCK_BYTES_MAX
 
 Headers = Sequence[tuple[str, bytes]]

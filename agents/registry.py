@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import aiohttp
@@ -30,14 +31,24 @@ async def register_schemas(settings: Settings) -> dict[str, int]:
 
 
 async def _register(session: aiohttp.ClientSession, url: str, topic: str, schema: str) -> int:
+    shown = re.sub(r"//[^/@]*@", "//", url)  # without a user and password
     body = {"schema": (schemas.directory() / f"{schema}.v1.avsc").read_text("utf-8"), "schemaType": "AVRO"}
     try:
         async with session.post(f"{url}/subjects/{topic}-value/versions", json=body) as response:
             answer: Any = await response.json(content_type=None)
             if response.status != 200:
-                raise BrokerError(f"schema registry {url} refuses {schema}: {answer}")
+                raise BrokerError(f"schema registry {shown} refuses {topic}-value: {_said(answer)}")
             return int(answer["id"])
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
         raise BrokerError(
-            f"schema registry {url} cannot be reached: {error}; check output.schema_registry_url"
+            f"schema registry {shown} cannot be reached ({type(error).__name__}); check output.schema_registry_url"
         ) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise BrokerError(
+            f"schema registry {shown} answers what no registry would; check output.schema_registry_url"
+        ) from error
+
+
+def _said(answer: Any) -> str:
+    message = answer.get("message", answer) if isinstance(answer, dict) else answer
+    return " ".join(str(message).split())[:500]

@@ -127,6 +127,15 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 self.consumer.committed[key] = Committed(found.offset, found.metadata or "")
         return positions
 
+    async def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has, by the cluster's metadata."""
+        return int(await self.call_thread(self._partition_count, topic))
+
+    async def _partition_count(self, topic: str) -> int:
+        client = self._ensure_consumer()._client  # noqa: SLF001
+        await client._wait_on_metadata(topic)  # noqa: SLF001
+        return len(client.cluster.partitions_for_topic(topic))
+
     async def commit_with_state(self, offsets: Mapping[TP, Committed]) -> bool:
         """Commit offsets with the state that belongs to each; False where the group has moved on."""
         return bool(await self.call_thread(self._commit_with_state, offsets))
@@ -162,6 +171,10 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has, by the cluster's metadata."""
+        return await self._thread.partition_count(topic)
 
     def is_batched(self, topic: str) -> bool:
         """Whether a topic is delivered in batches."""

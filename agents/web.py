@@ -19,7 +19,7 @@ from agents.context import Context
 from agents.tables import Tables
 from flowstream.batch import address_words, packed_to_words
 from flowstream.ingest import route
-from flowstream.sources import SourceBlock
+from flowstream.sources import COLUMNS, SourceBlock
 
 TOP_MAX = 1000
 
@@ -54,7 +54,7 @@ class SourceViews:
         """Return a source's windows, newest first: ``?window=<start ns>`` for one, ``?limit=N`` for more."""
         try:
             words = packed_to_words(b"".join(w.to_bytes(8, "big") for w in address_words(address)))
-            window, limit = _number(request, "window"), _number(request, "limit") or 1
+            window, limit = _number(request, "window"), _count(request, "limit", 1)
         except ValueError as error:
             return _json({"error": str(error)}, 400)
         partition = int(route(words, self._context.settings.topics.partitions)[0])
@@ -70,26 +70,30 @@ class SourceViews:
         return _json({"address": address, "windows": found}, 200 if found else 404)
 
     async def top(self, request: Any) -> Response:
-        """Return the top sources of a window: ``?window=<start ns>&top=N&by=bytes`` (newest window, 10)."""
+        """Return the top sources of a window: ``?window=<start ns>&top=N&by=bytes``.
+
+        By default of the newest window, 10, by ``estimated_bytes``; any column of the table of sources will do.
+        """
+        by = request.query.get("by", "estimated_bytes")
         try:
-            window, top = _number(request, "window"), min(_number(request, "top") or 10, TOP_MAX)
+            window, top = _number(request, "window"), min(_count(request, "top", 10), TOP_MAX)
         except ValueError as error:
             return _json({"error": str(error)}, 400)
-        by = request.query.get("by", "estimated_bytes")
+        if by not in COLUMNS:
+            return _json({"error": f"by={by}: one of {', '.join(COLUMNS)}"}, 400)
         local = request.query.get("local") == "1"
         others = [] if local else await self._elsewhere(request)
-        starts = [s for s, _ in self._tables.windows()] + [o["window_start_ns"] for o in others if o]
+        # The table keeps what it held of partitions that have moved away: their new worker answers for them.
+        held = [(start, p) for start, p in self._tables.windows() if self._holds(p)]
+        starts = [start for start, _ in held] + [o["window_start_ns"] for o in others]
         window = max(starts, default=None) if window is None else window
         if window is None:
             return _json({"error": "no window has closed yet"}, 404)
         rows: list[dict[str, Any]] = []
-        try:
-            for start, p in self._tables.windows():
-                block = self._tables.sources(p, start) if start == window else None
-                rows.extend([] if block is None else block.top(top, by))
-        except (KeyError, ValueError):
-            return _json({"error": f"by={by}: no such column"}, 400)
-        rows.extend(r for o in others if o and o["window_start_ns"] == window for r in o["sources"])
+        for p in (p for start, p in held if start == window):
+            block = self._tables.sources(p, window)
+            rows.extend([] if block is None else block.top(top, by))
+        rows.extend(r for o in others if o["window_start_ns"] == window for r in o["sources"])
         rows.sort(key=lambda r: (-(r[by] or 0), r["src_addr"]))
         return _json({"window_start_ns": window, "by": by, "sources": rows[:top]})
 
@@ -146,6 +150,13 @@ def _number(request: Any, name: str) -> int | None:
     if not raw.isdigit():
         raise ValueError(f"{name}={raw}: not a whole number")
     return int(raw)
+
+
+def _count(request: Any, name: str, usual: int) -> int:
+    number = _number(request, name)
+    if number == 0:
+        raise ValueError(f"{name}=0: not one or more")
+    return usual if number is None else number
 
 
 def _assigned(app: Any) -> dict[str, list[int]]:

@@ -10,16 +10,19 @@ import faust
 
 from agents.admin import list_topics, wanted
 from agents.app import ALL_AGENTS, create_app
+from agents.registry import register_schemas
 from flowstream.errors import BrokerError, SettingsError
 from flowstream.settings import Settings
+from flowstream.warmup import warm_up
 
 
 def preflight(settings: Settings) -> None:
-    """Refuse to start where the broker or a topic is missing: Faust would wait, or create topics of its own."""
+    """Refuse to start where the broker, a topic or the registry is missing: Faust would wait, or create topics."""
     existing = asyncio.run(list_topics(settings))
     missing = [spec.name for spec in wanted(settings) if spec.name not in existing]
     if missing:
         raise BrokerError(f"topics are missing: {', '.join(missing)}; flowstream topics creates them")
+    asyncio.run(register_schemas(settings))  # again at start, for the ids: here a refusal is one line
 
 
 def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning") -> None:
@@ -31,6 +34,7 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     if level is None:
         raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")
     preflight(settings)
+    warm_up(settings)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     app = create_app(settings, agents)
     faust.Worker(app, loglevel=level, override_logging=False, quiet=True).execute_from_commandline()

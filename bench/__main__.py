@@ -19,7 +19,7 @@ from bench.calibrate import calibrate, machine
 from bench.generate import Traffic
 from bench.peer_faust import run_peer
 from bench.pipeline import ALL_ANALYSES, Bed, measure, publish
-from bench.report import BenchError, Run, show, write
+from bench.report import BenchError, Run, Stage, show, write
 from bench.stages import run_stages
 from flowstream.errors import FlowstreamError
 
@@ -86,7 +86,9 @@ def main(
         "worker_settings": env,
         "pinned": worker_core is not None,
     }
-    stages, runs, peer = [], [], None
+    stages: list[Stage] = []
+    runs: list[Run] = []
+    peer: Run | None = None
     try:
         if "stages" in parts:
             stages = _say("timing the stages", lambda: run_stages(traffic, repeats, worker_core))

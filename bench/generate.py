@@ -77,8 +77,8 @@ class Traffic:
         """Return the number of each record's source."""
         if self.skew:
             weight = np.cumsum(np.arange(1, self.sources + 1, dtype=np.float64) ** -self.skew)
-            return np.searchsorted(weight, rng.random(len(index)) * weight[-1])
-        return index * self._stride % self.sources
+            return np.searchsorted(weight, rng.random(len(index)) * weight[-1]).astype(np.int64)
+        return np.asarray(index * self._stride % self.sources)
 
     @property
     def _stride(self) -> int:

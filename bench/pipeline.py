@@ -25,7 +25,7 @@ from typing import Any
 
 import psutil
 
-from agents.admin import create_topics
+from agents.admin import check_topics, create_topics
 from agents.kafka_node import free_port
 from agents.publisher import Outgoing, Publisher
 from agents.send import send_links
@@ -33,7 +33,8 @@ from bench.calibrate import ONE_THREAD
 from bench.generate import Traffic
 from bench.report import BenchError, Run
 from flowstream.links import LinkTable
-from flowstream.settings import Input, Kafka, Settings, Topics
+from flowstream.setting_tables import Input, Kafka, Topics
+from flowstream.settings import Settings
 
 RAW_TOPIC = "bench-raw"
 PARTITIONS = 4
@@ -78,6 +79,7 @@ def publish(bed: Bed, prefixes: tuple[str, ...]) -> float:
         for prefix in prefixes:
             settings = bed.settings(prefix, prefix)
             await create_topics(settings)
+            await _until_topics_are_known(settings)
             await send_links(settings, LinkTable.from_rows(bed.traffic.links()))
         publisher = Publisher(bed.settings("bench", prefixes[0]).kafka)
         await publisher.start()
@@ -94,6 +96,15 @@ def publish(bed: Bed, prefixes: tuple[str, ...]) -> float:
         return time.perf_counter() - started
 
     return asyncio.run(run())
+
+
+async def _until_topics_are_known(settings: Settings, limit_s: float = 20.0) -> None:
+    """Wait until the broker names every topic just created: it answers before it knows them itself."""
+    deadline = time.perf_counter() + limit_s
+    while missing := [state.spec.name for state in await check_topics(settings) if not state.exists]:
+        if time.perf_counter() > deadline:
+            raise BenchError(f"topics {missing} were created, and are still missing")
+        await asyncio.sleep(POLL_S)
 
 
 @dataclass(slots=True)

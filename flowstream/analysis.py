@@ -39,6 +39,7 @@ class Progress(msgspec.Struct, frozen=True):
     """Where and with what to start again."""
 
     version: int
+    pane_ns: int  # closed counts panes of this length
     position: int  # first flows offset that still holds rows of an open or looked-back pane
     next_offset: int  # first flows offset not yet read when this was written
     closed: int | None  # panes below are closed and their results sent
@@ -163,6 +164,7 @@ class Analysis:
         """Return what to store once all results so far have been sent."""
         return Progress(
             PROGRESS_VERSION,
+            self._panes.pane_ns,
             self.position,
             self._next_offset,
             self._panes.closed,
@@ -217,6 +219,11 @@ class Analysis:
             self._trailing.take(self._retained.popleft().block)
 
     def _restore(self, progress: Progress) -> None:
+        if progress.pane_ns != self._panes.pane_ns:
+            raise StateError(
+                f"the stored progress is of panes of {progress.pane_ns / 1e9:g} s, time.pane_s is "
+                f"{self._panes.pane_ns / 1e9:g}; set it back, or recompute under another app name"
+            )
         states = {
             SourcePartition(s.topic, s.partition): SourceState(s.applied, s.watermark_ns, s.idle)
             for s in progress.sources

@@ -24,7 +24,7 @@ from flowstream.topics import name, specs, stream_of
 
 T = TypeVar("T")
 #: Where there is no terminal, lines are not cut to the width of one.
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
 err = Console(stderr=True, soft_wrap=True)
 FORMATS = click.Choice(sorted(DECODERS))
 

@@ -181,9 +181,7 @@ def _gather(s, dims, n, spans, used, gate, heap, places):  # type: ignore[no-unt
         if pairs > BLOCK:
             i, j, filled = fill(s.x, dims, n, i, j, s.block, s.narrow, s.bins)
         mark(s.bins, filled, spans, leaders, gate, s.mask)
-        size = collect(
-            s.block, s.bins, s.mask, s.hits, filled, first, gate, spans, leaders, s.kept, heap, places, size
-        )
+        size = collect(s.block, s.bins, s.mask, s.hits, filled, first, gate, spans, leaders, s.kept, heap, places, size)
         first += filled
 
 

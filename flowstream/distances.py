@@ -101,9 +101,7 @@ class DistancesOperator:
 
     name = "distances"
 
-    def __init__(
-        self, config: DistancesConfig, pane_ns: int, origin_names: Mapping[int, str] | None = None
-    ) -> None:
+    def __init__(self, config: DistancesConfig, pane_ns: int, origin_names: Mapping[int, str] | None = None) -> None:
         """``origin_names`` gives ``topic-partition`` by origin id; it is read, not copied, and may grow."""
         if pane_ns <= 0:
             raise ValueError(f"a pane of {pane_ns} ns has no length")
@@ -174,13 +172,9 @@ class DistancesOperator:
         cut = len(first)
         return _Names(named[:cut], named[cut : 2 * cut], named[2 * cut :])
 
-    def _pairs(
-        self, flows: SourceFlows, features: NDArray[np.float64], part: Summaries, own: int
-    ) -> Iterator[Result]:
+    def _pairs(self, flows: SourceFlows, features: NDArray[np.float64], part: Summaries, own: int) -> Iterator[Result]:
         if self.config.pairs == "all":
-            yield from (
-                flows.blocks(features) if self.config.pair_form == "blocks" else flows.all_pairs(features)
-            )
+            yield from (flows.blocks(features) if self.config.pair_form == "blocks" else flows.all_pairs(features))
             return
         first = int(part.columns.far_bounds[own])
         run = slice(first, first + min(int(part.columns.above[own]), self.config.pairs_max))
@@ -220,13 +214,8 @@ def _values(part: Summaries, names: _Names, config: DistancesConfig) -> Iterator
             "tail_pairs": above[g],
             "pairs_truncated": config.pairs == "tail" and above[g] > config.pairs_max,
             "histogram": {"bins": bins[2 * a : 2 * b], "counts": counts[8 * a : 8 * b]},
-            "top": [
-                {"id_1": names.far_first[t], "id_2": names.far_second[t], "distance": distances[t]}
-                for t in top
-            ],
-            "tails": [
-                {"id": names.busy[t], "pairs": busy_pairs[t]} for t in range(busy[g], busy[g] + used[g])
-            ],
+            "top": [{"id_1": names.far_first[t], "id_2": names.far_second[t], "distance": distances[t]} for t in top],
+            "tails": [{"id": names.busy[t], "pairs": busy_pairs[t]} for t in range(busy[g], busy[g] + used[g])],
         }
 
 

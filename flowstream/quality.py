@@ -114,13 +114,9 @@ class QualityOperator:
 
     def snapshot(self) -> bytes:
         """Return the counts of the open window, exporters in address order."""
-        exporters = [
-            _Counted(*words, rows, flagged) for words, (rows, *flagged) in sorted(self._counts.items())
-        ]
+        exporters = [_Counted(*words, rows, flagged) for words, (rows, *flagged) in sorted(self._counts.items())]
         names = [name for name, _ in FLAGS]
-        return msgspec.json.encode(
-            _Snapshot(self.name, VERSION, self._window, self._size_ns, names, exporters)
-        )
+        return msgspec.json.encode(_Snapshot(self.name, VERSION, self._window, self._size_ns, names, exporters))
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot's counts; StateError where it is not one, or of windows of another length."""
@@ -129,9 +125,7 @@ class QualityOperator:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StateError(f"not a snapshot of the operator {self.name}: {error}") from None
         if (taken.operator, taken.version) != (self.name, VERSION) or taken.flags != [n for n, _ in FLAGS]:
-            raise StateError(
-                f"a snapshot of {taken.operator} version {taken.version}, not {self.name} {VERSION}"
-            )
+            raise StateError(f"a snapshot of {taken.operator} version {taken.version}, not {self.name} {VERSION}")
         if taken.size_ns != self._size_ns:
             raise StateError(f"a snapshot of windows of {taken.size_ns} ns, not {self._size_ns}")
         for counted in taken.exporters:

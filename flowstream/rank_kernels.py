@@ -20,9 +20,7 @@ SPLIT_BITS = 12
 WORDS = (BINS + 63) // 64
 
 _EDGE_BITS = EDGES.view(np.int64)  # non-negative floats compare as their bits do
-_LOWEST = np.zeros(
-    64, np.uint8
-)  # position of the lowest set bit by de Bruijn multiplication (Leiserson 1998)
+_LOWEST = np.zeros(64, np.uint8)  # position of the lowest set bit by de Bruijn multiplication (Leiserson 1998)
 _DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 for _bit in range(64):
     _LOWEST[((1 << _bit) * int(_DE_BRUIJN) & 0xFFFF_FFFF_FFFF_FFFF) >> 58] = _bit

@@ -29,9 +29,7 @@ def _unpack_sources(value: dict[str, Any]) -> dict[str, Any]:
 
 def _unpack_histogram(value: dict[str, Any]) -> dict[str, Any]:
     packed = value["histogram"]
-    return value | {
-        "histogram": {"bins": _numbers(packed["bins"], "<u2"), "counts": _numbers(packed["counts"], "<i8")}
-    }
+    return value | {"histogram": {"bins": _numbers(packed["bins"], "<u2"), "counts": _numbers(packed["counts"], "<i8")}}
 
 
 def _unpack_pairs(value: dict[str, Any]) -> dict[str, Any]:

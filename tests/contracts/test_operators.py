@@ -122,8 +122,7 @@ def test_the_order_in_which_rows_arrived_changes_nothing(build):
     panes = traffic(3)
     rng = np.random.default_rng(3)
     mixed = [
-        Pane(p.index, p.start_ns, p.end_ns, p.rows.take(rng.permutation(len(p.rows))).in_time_order())
-        for p in panes
+        Pane(p.index, p.start_ns, p.end_ns, p.rows.take(rng.permutation(len(p.rows))).in_time_order()) for p in panes
     ]
     assert run(build(), mixed) == run(build(), panes)
 
@@ -145,8 +144,7 @@ def test_a_quiet_operator_says_nothing_and_changes_nothing_on_an_empty_pane(buil
     operator = build()
     panes = traffic(5)
     panes += [
-        Pane(p.index + PANES, p.start_ns + PANES * SECOND, p.end_ns + PANES * SECOND, FlowBatch.zeros(0))
-        for p in panes
+        Pane(p.index + PANES, p.start_ns + PANES * SECOND, p.end_ns + PANES * SECOND, FlowBatch.zeros(0)) for p in panes
     ]
     asked = 0
     for k, pane in enumerate(panes):

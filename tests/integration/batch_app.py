@@ -1,4 +1,4 @@
-"""A worker with nothing but the batch transport, run as a process of its own: ``python -m tests.integration.batch_app``.
+"""A worker with nothing but the batch transport: ``python -m tests.integration.batch_app`` in a process of its own.
 
 It appends a line per event to a file, so that a test can account for every offset after a kill -9:
 ``batch <partition> <first> <next> <state it started from>`` before the ack; ``noted <batches>`` now and then.
@@ -18,7 +18,8 @@ from agents.transport import BatchSchema, FetchedBatch
 
 
 def main() -> None:
-    topic, journal = os.environ["TOPIC"], Path(os.environ["JOURNAL"]).open("a", buffering=1, encoding="utf-8")
+    topic = os.environ["TOPIC"]
+    journal = Path(os.environ["JOURNAL"]).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
     hold = os.environ.get("HOLD")  # "partition": its first batch is never acked
     gate = os.environ.get("GATE")  # a path: nothing is processed until it exists
     app = FlowstreamApp(

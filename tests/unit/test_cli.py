@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from flowstream.cli import main
 from flowstream.recordings import Recording
@@ -175,7 +175,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("refused")
     (path / "empty").touch()
     (path / "empty.csv").write_text("speed\n")
-    (path / "cut.gz").write_bytes(gzip.compress(CLOS.read_bytes())[:-9])
+    (path / "cut.gz").write_bytes(CLOS.read_bytes()[:-9])
     (path / "eve.json").write_text('{"event_type": "flow"}\n')
     (path / "typo.toml").write_text('[kafka]\nbootstap = "127.0.0.1:9092"\n')
     (path / "bad.csv").write_text("exporter,if_index,name,speed_bps\n10.255.0.11,9,l1s1,10G\n")
@@ -183,9 +183,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_wrong_is_said_in_one_line_with_exit_code_two(case, folder):
+def test_what_is_wrong_is_said_in_one_line_with_exit_code_two(case, folder, monkeypatch):
     args, said = REFUSED[case]
-    assert said in refusal(*args, cwd=folder, **NOWHERE)
+    monkeypatch.chdir(folder)
+    done = CliRunner(env=NOWHERE).invoke(main, [str(arg) for arg in args], prog_name="flowstream")
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith("flowstream: ")
+    assert said in done.stderr
+
+
+def test_the_installed_command_refuses_in_one_line_too(folder):
+    assert refusal("analyze", "none.bin", cwd=folder) == "none.bin: no such file"
 
 
 @pytest.mark.parametrize(
@@ -196,11 +204,19 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_two(case, folder):
     ],
     ids=lambda args: " ".join(map(str, args[:2])),
 )  # fmt: skip
-@pytest.mark.parametrize("bootstrap", ["127.0.0.1:1", "localhost:port"])
-def test_without_a_broker_every_command_says_so_in_one_line_within_seconds(args, bootstrap, tmp_path):
-    said = refusal(*args, cwd=tmp_path, timeout_s=15, FLOWSTREAM_KAFKA__BOOTSTRAP=bootstrap)
-    assert said.startswith(f"no Kafka broker answers at {bootstrap}")
-    assert said.endswith("start one (flowstream broker start) or set kafka.bootstrap")
+def test_without_a_broker_every_command_says_so_in_one_line_within_seconds(args, tmp_path):
+    said = refusal(*args, cwd=tmp_path, timeout_s=15, **NOWHERE)
+    assert said == (
+        "no Kafka broker answers at 127.0.0.1:1; start one (flowstream broker start) or set kafka.bootstrap"
+    )
+
+
+@pytest.mark.parametrize(
+    "args", [["topics"], ["links", "load", LINKS], ["tail", "elephants"]], ids=lambda args: args[0]
+)
+def test_an_address_that_is_none_is_said_in_one_line_too(args, tmp_path):
+    said = refusal(*args, cwd=tmp_path, timeout_s=15, FLOWSTREAM_KAFKA__BOOTSTRAP="localhost:port")
+    assert said.startswith("no Kafka broker answers at localhost:port (")
 
 
 def test_a_variable_that_is_no_setting_is_refused(tmp_path):

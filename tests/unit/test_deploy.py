@@ -142,7 +142,7 @@ def test_collector_listens_where_its_ports_are_published() -> None:
 
 
 def test_the_default_settings_reach_the_composed_broker_from_the_host() -> None:
-    from flowstream.settings import Kafka, Web
+    from flowstream.setting_tables import Kafka, Web
 
     environment = SERVICES["kafka"]["environment"]
     bootstrap = Kafka().bootstrap

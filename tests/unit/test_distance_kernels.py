@@ -44,9 +44,9 @@ def check_group(part: Summaries, g: int, features: np.ndarray, wanted: Wanted) -
     distances, out = np.sqrt(squares), part.columns
     assert part.pairs[g] == len(squares) == n * (n - 1) // 2
     bins = slice(part.bin_bounds[g], part.bin_bounds[g + 1])
-    assert LogLinearHistogram(
-        out.bins[bins], out.counts[bins].astype(np.int64)
-    ) == LogLinearHistogram.of_squares(squares)
+    assert LogLinearHistogram(out.bins[bins], out.counts[bins].astype(np.int64)) == LogLinearHistogram.of_squares(
+        squares
+    )
     far = slice(out.far_bounds[g], out.far_bounds[g + 1])
     busy = slice(out.busy_bounds[g], out.busy_bounds[g] + out.busy_used[g])
     figures = out.statistics[g]
@@ -58,9 +58,7 @@ def check_group(part: Summaries, g: int, features: np.ndarray, wanted: Wanted) -
     assert figures[GREATEST] == distances.max()
     assert figures[MEAN] == pytest.approx(math.fsum(distances) / len(distances), rel=1e-14)
     assert figures[QUANTILES:].tolist() == [np.quantile(distances, q) for q in wanted.quantiles]
-    threshold = (
-        wanted.threshold if wanted.tail_at < 0 else np.quantile(distances, wanted.quantiles[wanted.tail_at])
-    )
+    threshold = wanted.threshold if wanted.tail_at < 0 else np.quantile(distances, wanted.quantiles[wanted.tail_at])
     assert figures[THRESHOLD] == threshold
 
     i, j = np.triu_indices(n, 1)

@@ -47,9 +47,7 @@ def test_a_window_counts_rows_and_flags_of_each_doubtful_exporter():
 def test_every_flag_that_reaches_a_window_has_its_own_count(flag):
     operator = QualityOperator(QualityConfig(1), SECOND)
     (result,) = run(operator, [pane(5, flows(2, quality=[int(flag), 0]))])
-    assert {name: result.value[name] for name, _ in FLAGS} == {
-        name: int(bit == int(flag)) for name, bit in FLAGS
-    }
+    assert {name: result.value[name] for name, _ in FLAGS} == {name: int(bit == int(flag)) for name, bit in FLAGS}
 
 
 def test_exporters_without_a_doubtful_row_are_not_mentioned_and_those_with_come_in_address_order():
@@ -116,9 +114,7 @@ def test_a_snapshot_of_something_else_is_refused_and_leaves_the_state_as_it_was(
 
 def test_counts_are_those_of_plain_counting():
     rng = np.random.default_rng(3)
-    rows = flows(
-        500, exporter=[f"192.0.2.{e}" for e in rng.integers(1, 6, 500)], quality=rng.integers(0, 32, 500)
-    )
+    rows = flows(500, exporter=[f"192.0.2.{e}" for e in rng.integers(1, 6, 500)], quality=rng.integers(0, 32, 500))
     results = run(QualityOperator(QualityConfig(1), SECOND), [pane(0, rows)])
     exporters = (rows.exporter[:, 1] & np.uint64(0xFF)).tolist()
     for result in results:
@@ -128,9 +124,7 @@ def test_counts_are_those_of_plain_counting():
             if f"192.0.2.{e}" == result.value["exporter"]
         ]
         assert result.value["rows"] == len(own)
-        assert [result.value[name] for name, _ in FLAGS] == [
-            sum(bool(q & bit) for q in own) for _, bit in FLAGS
-        ]
+        assert [result.value[name] for name, _ in FLAGS] == [sum(bool(q & bit) for q in own) for _, bit in FLAGS]
     assert len(results) == 5
 
 

@@ -33,9 +33,7 @@ UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 @example(-1e6)
 def test_a_rate_reads_back_to_four_digits_and_never_shows_a_thousand_of_a_unit(bits):
     number, prefix = re.fullmatch(r"(-?[0-9.]+) ([kMG]?|T)b/s", rate_text(bits)).groups()
-    assert float(number) * UNITS[prefix] == pytest.approx(
-        bits, rel=0.06 if abs(bits) < 10 else 6e-3, abs=0.06
-    )
+    assert float(number) * UNITS[prefix] == pytest.approx(bits, rel=0.06 if abs(bits) < 10 else 6e-3, abs=0.06)
     assert prefix == "T" or abs(float(number)) < 1000
 
 
@@ -81,8 +79,7 @@ def test_an_elephant_on_a_link_of_unknown_capacity_claims_no_share():
 
 def test_distances_say_their_quantiles_and_nothing_of_them_where_there_is_no_pair():
     assert render_line("distances", "", DISTANCES) == (
-        "01:33:27.354 10.0.1.10: 2001 flows, 2,001,000 pairs, "
-        "min 0, p50 12.35, p99 123,457, p999 1,448, max 10,000"
+        "01:33:27.354 10.0.1.10: 2001 flows, 2,001,000 pairs, min 0, p50 12.35, p99 123,457, p999 1,448, max 10,000"
     )
     alone = DISTANCES | {
         "flows": 1,
@@ -129,9 +126,7 @@ json_values = st.recursive(
 @given(
     stream=st.sampled_from([*STREAMS, "dead-letters", "late", ""]),
     base=st.sampled_from([ELEPHANT, DISTANCES, {}]),
-    changes=st.dictionaries(
-        st.sampled_from([*ELEPHANT, *DISTANCES, "sources", "deleted"]), json_values, max_size=3
-    ),
+    changes=st.dictionaries(st.sampled_from([*ELEPHANT, *DISTANCES, "sources", "deleted"]), json_values, max_size=3),
 )
 def test_any_record_of_any_stream_makes_one_line(stream, base, changes):
     line = render_line(stream, "key", base | changes)

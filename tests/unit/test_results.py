@@ -95,9 +95,7 @@ def test_json_has_the_keys_of_the_schema_in_their_order(stream):
 def test_json_says_what_the_value_says_but_for_packed_columns(stream):
     for result in said()[stream][:50]:
         read = json.loads(to_json(stream, result.value))
-        plain = {
-            name: v for name, v in result.value.items() if not isinstance(v, bytes) and name != "histogram"
-        }
+        plain = {name: v for name, v in result.value.items() if not isinstance(v, bytes) and name != "histogram"}
         assert {name: read[name] for name in plain} == plain
         assert not any(isinstance(v, bytes) for v in unpack(stream, result.value).values())
 
@@ -164,9 +162,7 @@ def test_a_payload_is_written_as_base64():
         "topic": "raw", "partition": 0, "offset": 1, "format": "goflow", "reason": "malformed",
         "payload": b"\x00\xff\x80", "payload_bytes": 3,
     }  # fmt: skip
-    assert (
-        json.loads(to_json("dead-letters", letter))["payload"] == base64.b64encode(b"\x00\xff\x80").decode()
-    )
+    assert json.loads(to_json("dead-letters", letter))["payload"] == base64.b64encode(b"\x00\xff\x80").decode()
 
 
 def test_a_value_without_a_field_of_its_schema_is_an_error():

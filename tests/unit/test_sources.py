@@ -68,9 +68,7 @@ def sample(count=300, sources=9, seed=0):
     rng = np.random.default_rng(seed)
     return flows(
         count,
-        src_addr=[
-            f"10.0.{s % 3}.{s}" if s % 2 else f"2001:db8::{s}" for s in rng.integers(1, sources + 1, count)
-        ],
+        src_addr=[f"10.0.{s % 3}.{s}" if s % 2 else f"2001:db8::{s}" for s in rng.integers(1, sources + 1, count)],
         dst_addr=[f"192.0.2.{d}" for d in rng.integers(1, 30, count)],
         bytes=rng.integers(64, 10**6, count),
         packets=rng.integers(1, 50, count),

@@ -78,10 +78,8 @@ def test_a_batch_decodes_as_its_messages_one_by_one(messages):
 )
 def test_an_address_is_its_number_else_its_v6_text_else_its_text(number, v6, other):
     event = EVENT | {"dst_ip4": number, "dst_ip6": v6 and str(v6), "dst_ip": other and str(other)}
-    if number:
-        expected = [0, 0xFFFF << 32 | number]
-    else:
-        expected = list(address_words(str(v6 or other))) if v6 or other else [0, 0]
+    text = str(v6 or other or "::")
+    expected = [0, 0xFFFF << 32 | number] if number else list(address_words(text))
     assert decode_row(event)["dst_addr"] == expected
     source = {key.replace("dst", "src"): event[key] for key in ("dst_ip4", "dst_ip6", "dst_ip")}
     if number or v6 or other:

@@ -1,0 +1,155 @@
+"""The tables of the settings: each setting with its type, unit, default and bounds."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from flowstream.features import feature_names
+
+Analysis = Literal["distances", "elephants", "sources", "quality"]
+WireFormat = Literal["goflow", "goflow-json", "avro", "flow-event-json", "suricata-eve"]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the settings file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Kafka(Section):
+    """How to reach the brokers."""
+
+    bootstrap: str = Field("127.0.0.1:19092", min_length=3, description="brokers, host:port,host:port")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to speak to them"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field("PLAIN", description="used with SASL_*")
+    sasl_username: str = Field("", description="used with SASL_*")
+    sasl_password: SecretStr = Field(SecretStr(""), description="used with SASL_*; never printed")
+    ssl_cafile: str = Field("", description="CA certificates (PEM); empty: those of the system")
+    session_timeout_s: float = Field(10.0, ge=6, le=300, description="a silent worker is replaced after this")
+    heartbeat_s: float = Field(3.0, gt=0, le=60, description="interval of the signs of life")
+    declare_topics: bool = Field(True, description="let the worker create its tables' changelog topics")  # noqa: FBT003
+    fetch_bytes_max: int = Field(1 << 20, ge=1 << 12, description="bytes fetched from a partition at once")
+    poll_records_max: int = Field(20_000, ge=1, le=1_000_000, description="records of one event at most")
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        "lz4", description="of the topics flowstream writes"
+    )
+
+
+class Input(Section):
+    """A raw topic and what is in it."""
+
+    topic: str = Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$", description="raw topic")
+    format: WireFormat = Field("goflow", description="wire format of its messages")
+
+
+class Topics(Section):
+    """Our own topics."""
+
+    prefix: str = Field(
+        "flowstream",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="first part of names",
+    )
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of the flows and result topics")
+    replication: int = Field(1, ge=1, le=9, description="replicas of each partition")
+    flows_retention_hours: float = Field(24.0, gt=0, description="how far back a replay can go")
+    results_retention_hours: float = Field(168.0, gt=0, description="how long results are kept")
+
+
+class Time(Section):
+    """Event time."""
+
+    pane_s: Seconds = Field(1.0, description="unit of event time; window lengths are multiples of it")
+    out_of_orderness_s: float = Field(2.0, ge=0, le=86_400, description="how late a row may be and still count")
+    idle_after_s: float = Field(10.0, ge=0.1, le=86_400, description="silence after which a partition is idle")
+    event_time: Literal["default", "received", "start", "end"] = Field(
+        "default", description="which time of a record is its event time; default: the format's own"
+    )
+    ahead_max_s: float = Field(3600.0, gt=0, le=315_360_000, description="how far ahead of the log a row may be")
+
+
+class Sampling(Section):
+    """What to assume where a record does not say its sampling rate."""
+
+    default_rate: int = Field(0, ge=0, le=2**32 - 1, description="N of 1-in-N; 0: none, counted as 1")
+    exporters: dict[str, Annotated[int, Field(ge=1, le=2**32 - 1)]] = Field(
+        default_factory=dict, description="by exporter address"
+    )
+
+    @field_validator("exporters")
+    @classmethod
+    def _are_addresses(cls, exporters: dict[str, int]) -> dict[str, int]:
+        for address in exporters:
+            ipaddress.ip_address(address)
+        return exporters
+
+
+class Distances(Section):
+    """Pairwise Euclidean distances between the flows of a source."""
+
+    size_s: Seconds = Field(3.0, description="window length")
+    step_s: Seconds = Field(3.0, description="a window starts every so often; equal to size_s: tumbling")
+    features: tuple[str, ...] = Field(
+        ("duration", "in_bytes", "in_packets", "out_bytes", "out_packets"),
+        description='coordinates; or ["all"]',
+    )
+    scaling: Literal["none", "standard", "log"] = Field("none", description="what is done to them first")
+    top_k: int = Field(10, ge=0, le=1000, description="farthest pairs listed per source and window")
+    pairs: Literal["none", "tail", "all"] = Field("none", description="which pairs are published one by one")
+    pair_form: Literal["blocks", "records"] = Field("blocks", description="of pairs = all")
+    tail_quantile: float = Field(0.999, gt=0, lt=1, description="pairs above it are the tail")
+    pairs_max: int = Field(1000, ge=1, description="tail pairs published per source and window at most")
+    flows_max: int = Field(5000, ge=2, le=50_000, description="flows of a source beyond this are sampled")
+
+    @field_validator("features")
+    @classmethod
+    def _exist(cls, features: tuple[str, ...]) -> tuple[str, ...]:
+        feature_names(features)
+        return features
+
+
+class Elephants(Section):
+    """Flows that take more than a share of a link."""
+
+    threshold: float = Field(0.10, gt=0, le=1, description="share of the link's capacity")
+    rate_bps_min: float | None = Field(
+        None, gt=0, description="publish flows over links of unknown capacity above this rate"
+    )
+    flows_max: int = Field(50_000, ge=1, description="suspicious or active flows tracked per partition at most")
+
+
+class Sources(Section):
+    """The table of sources."""
+
+    size_s: Seconds = Field(10.0, description="window length")
+    distances: bool = Field(True, description="include the p99.9 of the pairwise distances")  # noqa: FBT003
+    windows_kept: int = Field(60, ge=1, le=10_000, description="windows served by the web server")
+
+
+class InputQuality(Section):
+    """Counts of doubtful rows per exporter."""
+
+    size_s: Seconds = Field(60.0, description="window length")
+
+
+class Output(Section):
+    """How results are written."""
+
+    format: Literal["avro", "json"] = Field("avro", description="of result topics")
+    schema_registry_url: str = Field("", description="Confluent-compatible registry; empty: Avro single-object")
+
+
+class Web(Section):
+    """The worker's web server."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address it listens on")
+    port: int = Field(6066, ge=1, le=65_535, description="port it listens on")

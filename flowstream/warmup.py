@@ -1,0 +1,60 @@
+"""Compile every kernel the settings need, before a worker joins its group: seconds once, then from a cache.
+
+The rows are made up, and chosen so that each kernel is called: small and large groups of flows, both address
+families, sampled packets and whole flows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from flowstream.batch import FlowBatch, FlowType
+from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
+from flowstream.decode import Payloads, decode
+from flowstream.links import LinkTable
+from flowstream.pipeline import PartitionAnalysis
+from flowstream.settings import Settings
+
+_ROWS = 400
+_SECOND_NS = 1_000_000_000
+#: One message per wire format that gets past framing: the least that makes a decoder's kernels run.
+_PAYLOADS = [b"\x08\x01", b"{}", b'{"time_received_ns":1}', b"\xc3\x01", b"\x00\x00\x00\x00\x01"]
+
+
+def warm_up(settings: Settings) -> None:
+    """Run made-up input through the decoders of the inputs and through the enabled operators."""
+    for chosen in settings.inputs:
+        decode(chosen.format, Payloads.from_values(_PAYLOADS))
+    links = LinkTable.from_rows(
+        [{"exporter": "192.0.2.1", "if_index": 1, "name": "", "speed_bps": 1_000_000, "edge": True}]
+    )
+    work = PartitionAnalysis(settings, links)
+    span = max(1, settings.panes(settings.distances.size_s)) * settings.pane_ns
+    rows = _rows(span)
+    block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
+    work.tell_sources(block)
+    work.analysis.apply(0, replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + span))
+    work.analysis.progress()
+
+
+def _rows(span_ns: int) -> FlowBatch:
+    index = np.arange(_ROWS)
+    times = index * (span_ns // _ROWS) + 1_000_000 * _SECOND_NS
+    source = np.zeros((_ROWS, 2), np.uint64)
+    source[:, 1] = 0xFFFF_0A00_0000 + np.where(index % 2, index % 40, 0).astype(np.uint64)
+    exporter = np.zeros((_ROWS, 2), np.uint64)
+    exporter[:, 1] = 0xFFFF_C000_0201
+    whole = index % 5 == 0
+    return FlowBatch.of(
+        _ROWS,
+        {
+            "origin_offset": index, "time_ns": times, "time_received_ns": times, "exporter": exporter,
+            "time_flow_start_ns": np.where(whole, times - 10 * _SECOND_NS, times), "time_flow_end_ns": times,
+            "src_addr": source, "dst_addr": source, "src_port": index % 3, "proto": np.full(_ROWS, 6),
+            "in_if": np.ones(_ROWS), "bytes": 1500 + index % 7, "packets": np.ones(_ROWS),
+            "sampling_rate": np.full(_ROWS, 64), "ip_ttl": 64 - index % 3,
+            "flow_type": np.where(whole, int(FlowType.IPFIX), int(FlowType.SFLOW_5)),
+        },
+    )  # fmt: skip
