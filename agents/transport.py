@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import faust
 import numpy as np
+from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -111,20 +112,24 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             return {}
         fetched = await client._coordinator.fetch_committed_offsets(assigned)  # noqa: SLF001
         positions: dict[TP, int | None] = {}
+        fresh: list[TopicPartition] = []
         for tp in assigned:
             found = fetched.get(tp)
             key = TP(tp.topic, tp.partition)
             if found is None or found.offset < 0:
-                # aiokafka leaves the position alone where nothing is committed; what was fetched and
-                # then dropped by a rebalance would never be read again.
                 positions[key] = None
-                if self.app.conf.consumer_auto_offset_reset == "earliest":
-                    await client.seek_to_beginning(tp)
                 self.consumer.committed.pop(key, None)
+                if self.consumer.is_batched(tp.topic):
+                    fresh.append(tp)
             else:
                 positions[key] = found.offset
                 client.seek(tp, found.offset)
                 self.consumer.committed[key] = Committed(found.offset, found.metadata or "")
+        if fresh and self.app.conf.consumer_auto_offset_reset == "earliest":
+            # aiokafka leaves the position alone where nothing is committed; what was fetched and then
+            # dropped by a rebalance would never be read again. Not awaited: a running fetch takes seconds.
+            reset = client._fetcher.request_offset_reset(fresh, OffsetResetStrategy.EARLIEST)  # noqa: SLF001
+            reset.add_done_callback(lambda done: done.cancelled() or done.exception())
         return positions
 
     async def partition_count(self, topic: str) -> int:

@@ -70,6 +70,12 @@ class FakeConsumer:
         raise AssertionError(f"{tp} was not idle")
 
 
+class FakeTable(dict[bytes, bytes]):
+    """A table without a store, to which serializers can be given in vain."""
+
+    key_serializer = value_serializer = ""
+
+
 class FakePublisher:
     """Keeps what was published, by topic and partition."""
 
@@ -90,7 +96,7 @@ class FakePublisher:
 def make() -> tuple[Context, FakeConsumer, FakePublisher, Tables]:
     settings = Settings(topics={"partitions": 2}, inputs=({"topic": "raw", "format": "goflow"},))
     consumer, publisher = FakeConsumer({TP("raw", 0): 0}), FakePublisher()
-    app = SimpleNamespace(consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: {})
+    app = SimpleNamespace(consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: FakeTable())
     metrics = Metrics(CollectorRegistry())
     context = Context(settings, metrics, publisher, ResultEncoder(), app)  # type: ignore[arg-type]
     return context, consumer, publisher, Tables(app, settings, metrics)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.internal import decoder as upb_varint
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flowstream.batch import address_text
@@ -95,13 +95,22 @@ def as_bytes(results: Sequence[Result]) -> Counter[tuple[str, str, int, bytes]]:
 
 @cache
 def mixed() -> tuple[bytes, ...]:
-    """A slice of the run with bad, late and absurd messages between."""
+    """A slice of the run with bad, late and absurd messages between, some late by 1 ns only."""
     messages: list[bytes] = []
-    for index, message in enumerate(recorded()[4000:9000]):
+    reached_ns = 0
+    for index, (message, sample) in enumerate(zip(recorded()[4000:9000], flow_samples()[4000:9000], strict=True)):
         if index % 200 == 150:
             messages.append(([*BAD, LATE, ABSURD])[index // 200 % 8])
+        if index % 250 == 249:
+            messages.append(delimited(goflow2_v2(time_received_ns=reached_ns - 2 * SECOND - 1)))
         messages.append(message)
+        reached_ns = max(reached_ns, sample["time_received_ns"])
     return tuple(messages)
+
+
+def late() -> list[int]:
+    """Where the late messages lie: those that are neither of the run nor bad."""
+    return [i for i, m in enumerate(mixed()) if m not in set(recorded()) and m not in {*BAD, ABSURD}]
 
 
 @cache
@@ -111,29 +120,32 @@ def undivided(pane_s: float) -> Counter[tuple[str, str, int, bytes]]:
 
 @settings(max_examples=12)
 @given(
-    cuts=st.lists(st.integers(1, 5024), max_size=12) | st.integers(1, 60).map(lambda n: range(n, 5025, 97 * n)),
+    cuts=st.lists(st.integers(1, 5044), max_size=12)
+    | st.integers(1, 60).map(lambda n: range(n, 5044, 97 * n))
+    | st.lists(st.sampled_from(range(20)), max_size=8).map(lambda chosen: [late()[i] for i in chosen]),
     pane_s=st.sampled_from([1.0, 0.5]),
 )
+@example(cuts=None, pane_s=1.0)  # just before every late message
 def test_batch_boundaries_do_not_change_a_byte_of_the_results(cuts, pane_s):
+    cuts = late() if cuts is None else cuts
     results, _ = over(in_parts(mixed(), cuts), Settings(time={"pane_s": pane_s}))
     assert as_bytes(results) == undivided(pane_s)
     assert len(results) > 100
 
 
 @settings(max_examples=12)
-@given(st.lists(st.integers(1, 5024), max_size=12))
+@given(st.lists(st.integers(1, 5044), max_size=12))
+@example(None)
 def test_every_message_and_row_is_accounted_for_and_bad_ones_are_kept(cuts):
-    _, pipeline = over(in_parts(mixed(), cuts))
+    _, pipeline = over(in_parts(mixed(), late() if cuts is None else cuts))
     ledger = pipeline.ledger
     assert ledger.messages == len(mixed())
-    good = set(recorded())
-    bad = [(i, m) for i, m in enumerate(mixed()) if m not in good and m != LATE]
-    late = sum(m == LATE for m in mixed())
-    assert late > 0
+    bad = [(i, m) for i, m in enumerate(mixed()) if m in {*BAD, ABSURD}]
+    assert len(late()) == 23  # 20 of them by 1 ns
     assert ledger.rejected == len(bad) > 20
     assert ledger.messages == ledger.rejected + ledger.skipped + ledger.rows  # one row each
     assert ledger.rows == ledger.applied + ledger.late + ledger.duplicate
-    assert (ledger.late, ledger.duplicate, ledger.skipped) == (late, 0, 0)
+    assert (ledger.late, ledger.duplicate, ledger.skipped) == (len(late()), 0, 0)
     assert [(r.offset, r.payload) for r in pipeline.rejected] == bad
     assert {r.reason.label for r in pipeline.rejected} >= {
         "empty", "malformed", "truncated", "no_address", "time_out_of_range",

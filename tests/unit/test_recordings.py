@@ -148,7 +148,7 @@ def test_a_cut_delimited_file_ends_in_at_most_one_bad_message(tmp_path, cut, sep
 
 @pytest.mark.parametrize(
     ("garbage", "kept"),
-    [(b"\xff" * 300_000, 1 << 16), (varint(1 << 34) + bytes(99), 104), (varint(17 << 20) + b"x", 5)],
+    [(b"\xff" * 300_000, 1 << 16), (varint(1 << 34) + bytes(99), 104), (varint(17 << 20) + bytes(300_000), 1 << 16)],
     ids=["endless prefix", "sixteen gigabytes", "beyond the limit"],
 )
 def test_what_cannot_be_split_is_one_last_message_of_bounded_size(tmp_path, garbage, kept):
