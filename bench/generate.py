@@ -77,7 +77,8 @@ class Traffic:
         """Return the number of each record's source."""
         if self.skew:
             weight = np.cumsum(np.arange(1, self.sources + 1, dtype=np.float64) ** -self.skew)
-            return np.searchsorted(weight, rng.random(len(index)) * weight[-1]).astype(np.int64)
+            drawn: NDArray[np.int64] = np.searchsorted(weight, rng.random(len(index)) * weight[-1])
+            return drawn
         return np.asarray(index * self._stride % self.sources)
 
     @property

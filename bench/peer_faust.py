@@ -31,7 +31,11 @@ FIELDS = {"src_addr": (6, 12), "bytes": (9, 4), "time_received_ns": (110, 4)}  #
 
 def flow_message() -> Any:
     """Return a message class with the fields this needs; the parser skips the others."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+    from google.protobuf import (  # type: ignore[import-untyped]
+        descriptor_pb2,
+        descriptor_pool,
+        message_factory,
+    )
 
     file = descriptor_pb2.FileDescriptorProto(name="peer.proto", package="peer", syntax="proto3")
     message = file.message_type.add(name="Flow")

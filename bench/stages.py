@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def run_analyses(stages: Stages, settings: Settings, links: LinkTable, blocks: S
             return results
 
         results = stages.time(f"operator {name}", n, operate)
-        stages.time(f"  encode its {len(results):,} results", n, lambda r=results: encode(r))
+        stages.time(f"  encode its {len(results):,} results", n, partial(encode, results))
 
 
 def encode(results: Sequence[Result]) -> list[bytes]:

@@ -60,8 +60,8 @@ class FakeConsumer:
     def highwater(self, tp: TP) -> int | None:
         return self.ends.get(tp)
 
-    def topic_partitions(self, topic: str) -> int | None:
-        return sum(tp.topic == topic for tp in self.ends) or None
+    async def partition_count(self, topic: str) -> int:
+        return sum(tp.topic == topic for tp in self.ends)
 
     def ack_batch(self, batch: FetchedBatch, state: str = "") -> None:
         self.acked.append((batch.tp, batch.next_offset))

@@ -108,9 +108,11 @@ def mixed() -> tuple[bytes, ...]:
     return tuple(messages)
 
 
+@cache
 def late() -> list[int]:
     """Where the late messages lie: those that are neither of the run nor bad."""
-    return [i for i, m in enumerate(mixed()) if m not in set(recorded()) and m not in {*BAD, ABSURD}]
+    others = {*recorded(), *BAD, ABSURD}
+    return [i for i, m in enumerate(mixed()) if m not in others]
 
 
 @cache

@@ -1,0 +1,123 @@
+"""Stand-ins for what surrounds the agents: they record in which order things were done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+from faust.types import TP
+from prometheus_client import CollectorRegistry
+
+from agents.context import Context
+from agents.publisher import Outgoing
+from agents.transport import Committed, FetchedBatch
+from flowstream.analysis import Progress
+from flowstream.links import LinkTable
+from flowstream.metrics import Metrics
+from flowstream.operators import Result
+from flowstream.results import ResultEncoder
+from flowstream.settings import Settings
+
+
+@dataclass
+class FakeConsumer:
+    done: list[tuple[str, Any]]
+    partitions: int = 1
+    flow_active: bool = True
+    ends: dict[TP, int] = field(default_factory=dict)
+    committed: dict[TP, Committed] = field(default_factory=dict)
+    epochs: dict[TP, int] = field(default_factory=dict)
+    assigned: set[TP] = field(default_factory=set)
+
+    def epoch(self, tp: TP) -> int:
+        return self.epochs.get(tp, 0)
+
+    def highwater(self, tp: TP) -> int | None:
+        return self.ends.get(tp)
+
+    def assignment(self) -> set[TP]:
+        return self.assigned
+
+    async def partition_count(self, _topic: str) -> int:
+        return self.partitions
+
+    def ack_batch(self, batch: FetchedBatch, state: str = "") -> None:
+        self.done.append(("ack", (batch.tp, batch.next_offset, state)))
+
+    def revise_state(self, tp: TP, state: str) -> None:
+        self.done.append(("state", (tp, state)))
+
+    async def rewind(self, tp: TP, offset: int) -> None:
+        self.epochs[tp] = self.epoch(tp) + 1
+        self.done.append(("rewind", (tp, offset)))
+
+
+class FakePublisher:
+    def __init__(self, done: list[tuple[str, Any]]) -> None:
+        self.done = done
+        self.sent: list[Outgoing] = []
+        self.before_return: Any = None
+
+    async def publish(self, records: Iterable[Outgoing]) -> int:
+        batch = list(records)
+        self.sent.extend(batch)
+        self.done.append(("publish", len(batch)))
+        if self.before_return:
+            self.before_return()
+        return len(batch)
+
+
+class FakeTables:
+    def __init__(self, done: list[tuple[str, Any]]) -> None:
+        self.done = done
+        self.stored: dict[int, Progress] = {}
+
+    def progress(self, partition: int) -> Progress | None:
+        return self.stored.get(partition)
+
+    def store_progress(self, partition: int, progress: Progress) -> None:
+        self.stored[partition] = Progress.decode(progress.encode())
+        self.done.append(("progress", progress.position))
+
+    def keep_results(self, partition: int, results: Iterable[Result]) -> None:
+        self.done.append(("keep", len(list(results))))
+
+
+@dataclass
+class Stage:
+    """An agent's surroundings, and what was done in which order."""
+
+    settings: Settings
+    done: list[tuple[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.consumer = FakeConsumer(self.done)
+        self.publisher = FakePublisher(self.done)
+        self.tables = FakeTables(self.done)
+        self.metrics = Metrics(CollectorRegistry())
+        self.crashed: list[BaseException] = []
+
+        async def crash(error: BaseException) -> None:
+            self.crashed.append(error)
+
+        app = SimpleNamespace(consumer=self.consumer, crash=crash, rebalancing=False)
+        self.context = Context(self.settings, self.metrics, self.publisher, ResultEncoder(), app)  # type: ignore[arg-type]
+        self.links = SimpleNamespace(table=LinkTable.from_rows([]))
+
+    def batch(self, topic: str, values: list[bytes | None], first: int = 0, partition: int = 0, at_ms: int = 0) -> Any:
+        """Make a batch as the consumer would have fetched it."""
+        records = [SimpleNamespace(offset=first + i, value=v, timestamp=at_ms) for i, v in enumerate(values)]
+        tp = TP(topic, partition)
+        return FetchedBatch(tp, records, self.consumer.epoch(tp), self.consumer)  # type: ignore[arg-type]
+
+    def value(self, sample: str) -> float:
+        """Return a metric summed over its labels."""
+        return sum(
+            s.value for m in self.metrics.registry.collect() for s in m.samples if s.name == f"flowstream_{sample}"
+        )
+
+    def verbs(self) -> list[str]:
+        """Return what was done, in order."""
+        return [verb for verb, _ in self.done]
