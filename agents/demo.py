@@ -65,7 +65,7 @@ def run_demo(out: Console, seconds: int) -> None:
         }
         os.environ.update(environment)
         settings = load()
-        asyncio.run(_show(out, settings, root, folder, time.monotonic() + seconds, mock=mock))
+        asyncio.run(_show(out, settings, root, folder, seconds, mock=mock))
 
 
 @contextlib.contextmanager
@@ -104,7 +104,7 @@ async def _worker(settings: Settings, folder: Path) -> Any:
     try:
         url = f"http://{settings.web.host}:{settings.web.port}"
         async with aiohttp.ClientSession() as session:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 150  # the first start compiles the kernels
             while not await _ready(session, url):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise BrokerError(f"the worker did not start; see {log_path}")
@@ -126,7 +126,7 @@ async def _ready(session: aiohttp.ClientSession, url: str) -> bool:
     return False
 
 
-async def _show(out: Console, settings: Settings, root: Path, folder: Path, deadline: float, *, mock: bool) -> None:
+async def _show(out: Console, settings: Settings, root: Path, folder: Path, seconds: int, *, mock: bool) -> None:
     if mock:
         await _touch_topics(settings)
     else:
@@ -149,7 +149,7 @@ async def _show(out: Console, settings: Settings, root: Path, folder: Path, dead
         followers = [asyncio.create_task(_follow(out, settings, stream, seen)) for stream in ("elephants", "distances")]
         sending = asyncio.create_task(send(settings, settings.inputs[0].topic, recording.messages(), 4, rate=RATE))
         try:
-            await _watch(out, session, url, sending, seen, deadline)
+            await _watch(out, session, url, sending, seen, time.monotonic() + seconds)
         finally:
             for task in followers:
                 task.cancel()

@@ -29,7 +29,7 @@ LADDER = (
     "distances elephants quality",
     "sources",
     "results render",
-    "setting_tables metrics",
+    "setting_tables metrics kernel_cache",
     "settings",
     "topics pipeline",
     "analyze warmup",
@@ -145,7 +145,7 @@ def test_below_the_settings_there_is_no_clock_environment_log_chance_or_thread(m
     assert [ast.unparse(n) for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n) == "np.random"] == []
 
 
-@pytest.mark.parametrize("module", [m for m in LIBRARY if m not in {"settings", "cli"}])
+@pytest.mark.parametrize("module", [m for m in LIBRARY if m not in {"settings", "cli", "kernel_cache"}])
 def test_nobody_but_the_settings_reads_the_environment(module: str):
     assert "os" not in {top for node in ast.walk(tree(LIBRARY[module])) for top in tops(imported(node))}
 

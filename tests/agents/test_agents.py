@@ -72,9 +72,7 @@ async def test_ingest_goes_on_from_the_committed_watermark(stage: Stage) -> None
 async def test_ingest_sends_each_bad_message_to_the_dead_letters_once_with_its_origin(stage: Stage) -> None:
     bad = [b"", b"\xff\xff\xff"]
     await IngestAgent(stage.context).take(stage.batch(RAW, [goflow2_v2(), *bad, None], first=10, at_ms=T0_NS // 10**6))
-    letters = [
-        schemas.single_object_decode(o.value)[1] for o in stage.publisher.sent if "dead-letters" in o.topic
-    ]
+    letters = [schemas.single_object_decode(o.value)[1] for o in stage.publisher.sent if "dead-letters" in o.topic]
     assert [(x["topic"], x["partition"], x["offset"], x["payload"]) for x in letters] == [
         (RAW, 0, 11, bad[0]),
         (RAW, 0, 12, bad[1]),

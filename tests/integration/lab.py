@@ -127,7 +127,7 @@ class Lab:
         worker = Worker(self.environment | environment, self.folder, len(self._workers))
         self._workers.append(worker)
         try:
-            wait_for(worker.ready, "the worker to join its group", 60)
+            wait_for(worker.ready, "the worker to join its group", 150)
         except AssertionError as error:
             error.add_note(worker.log.read_text()[-3000:])
             raise
