@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,10 +143,11 @@ class AnalysesAgent:
         headers = self._context.lineage(
             batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
         )
-        for result in done.results:
-            value = self._context.encoder.encode(result)
-            topic = name(self._context.settings, result.stream)
-            done.outgoing.append(Outgoing(topic, batch.tp.partition, result.key.encode(), value, headers))
+        encode, partition = self._context.encoder.encode, batch.tp.partition
+        topics = {s: name(self._context.settings, s) for s in {r.stream for r in done.results}}
+        done.outgoing.extend(
+            Outgoing(topics[r.stream], partition, r.key.encode(), encode(r), headers) for r in done.results
+        )
         return done
 
     def _add(self, done: _Done, tp: TP, offset: int, block: Block, outcome: Outcome) -> None:
@@ -184,8 +185,8 @@ class AnalysesAgent:
         metrics.block_gaps.inc(done.gap)
         metrics.blocks_rejected.inc(done.refused)
         metrics.panes_closed.inc(done.panes)
-        for result in done.results:
-            metrics.results_sent.labels(name(self._context.settings, result.stream)).inc()
+        for stream, count in Counter(result.stream for result in done.results).items():
+            metrics.results_sent.labels(name(self._context.settings, stream)).inc(count)
         metrics.rows_open.labels(tp.partition).set(part.work.analysis.rows_open)
         watermark_ns = part.work.analysis.watermark_ns
         if watermark_ns is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from agents.context import Context
@@ -17,6 +18,9 @@ from flowstream.decode import DecodeContext, Payloads
 from flowstream.ingest import Ingest, Ingested
 from flowstream.pipeline import MESSAGES_PER_BLOCK, ingest_config
 from flowstream.topics import name
+
+#: Batches whose blocks are sent and not yet acknowledged: enough to decode one while others are on their way.
+BATCHES_IN_FLIGHT = 4
 
 
 class _Source:
@@ -40,6 +44,8 @@ class IngestAgent:
         self._flows = name(context.settings, "flows")
         self._dead_letters = name(context.settings, "dead-letters")
         self._decode_context = DecodeContext()
+        self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        self._unacknowledged: set[asyncio.Task[None]] = set()
 
     async def run(self, stream: Any) -> None:
         """Consume the raw topics for ever."""
@@ -49,24 +55,42 @@ class IngestAgent:
                 await self.take(batch)
 
     async def take(self, batch: FetchedBatch) -> None:
-        """Ingest one batch."""
+        """Decode one batch and queue its blocks; it is acked once the brokers have them, which is not waited for."""
         source = await self._source(batch.tp, batch.epoch)
-        metrics = self._context.metrics
         async with source.lock:
             payloads, offsets, times = batch.payloads(), batch.offsets(), batch.timestamps_ns()
+            sent: list[Awaitable[Any]] = []
             for start in range(0, len(batch), MESSAGES_PER_BLOCK):
                 stop = start + MESSAGES_PER_BLOCK
                 part = payloads.slice(start, stop), offsets[start:stop], times[start:stop]
-                with metrics.decode_seconds.time():
+                with self._context.metrics.decode_seconds.time():
                     ingested, records = await asyncio.to_thread(self._work, source.ingest, *part)
                 if batch.void:
                     return
-                await self._context.publisher.publish(records)
+                sent.append(await self._context.publisher.enqueue(records))
                 self._count(batch.tp, ingested)
             source.next_offset = batch.next_offset
             source.active_at = time.monotonic()
-            self._context.consumer.ack_batch(batch, _state(source.ingest))
+            state = _state(source.ingest)
+        await self._slots.acquire()
+        task = asyncio.create_task(self._ack(batch, state, sent))
+        self._unacknowledged.add(task)
+        task.add_done_callback(self._unacknowledged.discard)
+
+    async def settle(self) -> None:
+        """Wait until everything that was queued is acknowledged."""
+        await asyncio.gather(*self._unacknowledged)
+
+    async def _ack(self, batch: FetchedBatch, state: str, sent: list[Awaitable[Any]]) -> None:
+        try:
+            await asyncio.gather(*sent)
+        except KafkaError as error:
+            await self._context.app.crash(error)
+        else:
+            self._context.consumer.ack_batch(batch, state)
             self._report_lag(batch.tp, batch.next_offset)
+        finally:
+            self._slots.release()
 
     async def advance_idle(self) -> None:
         """Write into the log which source partitions are silent. Called every second or so."""

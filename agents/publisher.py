@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -58,17 +58,19 @@ class Publisher:
             await self._producer.stop()
             self._producer = None
 
-    async def publish(self, records: Iterable[Outgoing]) -> int:
-        """Send records and wait until the brokers have them; return how many."""
+    async def publish(self, records: Iterable[Outgoing]) -> None:
+        """Send records and wait until the brokers have them."""
+        await (await self.enqueue(records))
+
+    async def enqueue(self, records: Iterable[Outgoing]) -> Awaitable[Any]:
+        """Queue records for sending, in order per partition; what is returned is done when the brokers have them."""
         by_partition: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
-        count = 0
         for record in records:
             by_partition[record.topic, record.partition].append(record)
-            count += 1
-        if count:
-            sent = [self._send(topic, p, batch) for (topic, p), batch in by_partition.items()]
-            await asyncio.gather(*await _flatten(sent))
-        return count
+        sent: list[asyncio.Future[Any]] = []
+        for (topic, partition), batch in by_partition.items():
+            sent.extend(await self._send(topic, partition, batch))
+        return asyncio.gather(*sent)
 
     async def _send(self, topic: str, partition: int, records: list[Outgoing]) -> list[asyncio.Future[Any]]:
         producer = self._producer
@@ -88,7 +90,3 @@ class Publisher:
                 batch.append(**options)
         futures.append(await producer.send_batch(batch, topic, partition=partition))
         return futures
-
-
-async def _flatten(sending: list[Any]) -> list[asyncio.Future[Any]]:
-    return [future for futures in await asyncio.gather(*sending) for future in futures]

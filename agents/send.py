@@ -40,8 +40,10 @@ async def send(
     size = BATCH if rate is None else max(1, min(BATCH, int(rate / 20)))
     async with _publisher(settings) as publisher:
         while batch := list(islice(remaining, size)):
-            records = (Outgoing(topic, (sent + i) % partitions, None, value) for i, value in enumerate(batch))
-            sent += await publisher.publish(records)
+            await publisher.publish(
+                Outgoing(topic, (sent + i) % partitions, None, value) for i, value in enumerate(batch)
+            )
+            sent += len(batch)
             if progress is not None:
                 progress(sent)
             if rate is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import fastavro
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -62,7 +60,7 @@ def decode_value(value: bytes | None, stream: str = "") -> dict[str, Any]:
             return decoded
         if value[:1] == schemas.CONFLUENT_MAGIC:
             name = schema_name(stream)
-            record: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), schemas.load(name), None)
+            record = schemas.decode_body(name, value[5:])
         else:
             name, record = schemas.single_object_decode(value)
         if name == "flow_block":

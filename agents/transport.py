@@ -32,6 +32,8 @@ from numpy.typing import NDArray
 
 from flowstream.decode import Payloads
 
+FETCH_WAIT_MS = 100
+
 
 class Committed(NamedTuple):
     """A committed position and the state that was committed with it ("" where none was)."""
@@ -100,6 +102,12 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The client thread: reads and writes committed state beside committed offsets."""
 
     consumer: BatchConsumer
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        client = super()._create_worker_consumer(transport)
+        # A fetch that asks only partitions without news holds its broker's one connection for as long as this.
+        client._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        return client
 
     async def seek_to_committed(self) -> Any:
         """Move every assigned partition to its committed offset, or to where a new group starts."""

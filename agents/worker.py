@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 
@@ -37,4 +38,8 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     warm_up(settings)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     app = create_app(settings, agents)
+    # Batches make many objects that die together and hardly any cycle: the collector's default of a young
+    # collection every 700 objects costs a tenth of the time. What lives for ever need not be looked at again.
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
     faust.Worker(app, loglevel=level, override_logging=False, quiet=True).execute_from_commandline()

@@ -2,80 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from flowstream import __version__
+from flowstream.console import FlowstreamGroup, err, out, progress_bar, run, settings_option
 from flowstream.decode import DECODERS
-from flowstream.errors import FlowstreamError, SettingsError
-from flowstream.settings import Settings, load
+from flowstream.errors import SettingsError
+from flowstream.settings import load
 from flowstream.topics import name, specs, stream_of
 
-T = TypeVar("T")
-#: Where there is no terminal, lines are not cut to the width of one.
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 1000)
-err = Console(stderr=True, soft_wrap=True)
 FORMATS = click.Choice(sorted(DECODERS))
-
-
-class FlowstreamGroup(click.Group):
-    """Prints what was wrong as one line, and exits with 2."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except FlowstreamError as error:
-            for line in str(error).splitlines():
-                err.print(f"flowstream: {line}", markup=False, highlight=False)
-            sys.exit(2)
-        except click.UsageError as error:
-            if isinstance(error, click.exceptions.NoArgsIsHelpError):
-                raise  # its message is the help
-            where = ctx.command_path if error.ctx is None else error.ctx.command_path
-            said = " ".join(error.format_message().split())
-            err.print(f"flowstream: {said} See {where} --help.", markup=False, highlight=False)
-            sys.exit(2)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(0)
-
-
-def settings_option(command: Callable[..., T]) -> Callable[..., T]:
-    """Add --settings."""
-    return click.option(
-        "--settings",
-        "settings_file",
-        type=click.Path(path_type=Path),
-        help="TOML file (default: flowstream.toml).",
-    )(command)
-
-
-def run(task: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine; an interrupt from the keyboard ends it quietly."""
-    try:
-        return asyncio.run(task)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def progress_bar() -> Progress:
-    """Return a progress bar for the terminal; it shows nothing where there is none."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=err,
-        disable=not err.is_terminal, transient=True,
-    )  # fmt: skip
 
 
 @click.group(cls=FlowstreamGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -130,7 +74,7 @@ def _local_broker(folder: Path | None, port: int) -> Any:
     return LocalBroker(folder or load().data_dir / "broker", port=port)
 
 
-def broker_options(command: Callable[..., T]) -> Callable[..., T]:
+def broker_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --folder and --port."""
     command = click.option("--port", default=19092, show_default=True, help="Port on 127.0.0.1.")(command)
     return click.option("--folder", type=click.Path(path_type=Path), help="Where data and logs go.")(command)
@@ -146,8 +90,7 @@ def broker_start(folder: Path | None, port: int, wipe: bool) -> None:
     Example: flowstream broker start --folder /tmp/kafka
     """
     local = _local_broker(folder, port)
-    bootstrap = local.start(wipe=wipe)
-    out.print(f"Kafka answers at {bootstrap}; data and logs are in {local.folder}", highlight=False)
+    out.print(f"Kafka answers at {local.start(wipe=wipe)}; data and logs are in {local.folder}", highlight=False)
 
 
 @broker.command("stop")
@@ -296,14 +239,11 @@ def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, set
     async def follow() -> None:
         from agents.tail import read_topic
 
-        count = 0
+        stream, count = stream_of(settings, full) or "", 0
         async for record, value in read_topic(settings, full, from_beginning=from_beginning):
             key = (record.key or b"").decode(errors="replace")
-            if as_json:
-                line = msgspec.json.encode({"key": key, "value": value}).decode()
-            else:
-                line = render_line(stream_of(settings, full) or "", key, value)
-            click.echo(line)
+            as_text = msgspec.json.encode({"key": key, "value": value}).decode() if as_json else None
+            click.echo(as_text or render_line(stream, key, value))
             count += 1
             if count == limit:
                 return
@@ -323,11 +263,9 @@ def check(settings_file: Path | None) -> None:
     from agents.registry import register_schemas
     from flowstream import schemas
 
-    settings: Settings = load(settings_file)
+    settings = load(settings_file)
     out.print(f"settings   ok ({settings.digest()})", highlight=False)
-    for spec in specs(settings):
-        schemas.load(spec.schema)
-    out.print(f"schemas    ok ({len(schemas.names())})", highlight=False)
+    out.print(f"schemas    ok ({len([schemas.load(s.schema) for s in specs(settings)])})", highlight=False)
     states = run(check_topics(settings))
     out.print(f"broker     ok ({settings.kafka.bootstrap})", highlight=False)
     wrong = [s for s in states if s.wrong]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from flowstream import schemas
 from flowstream.batch import FlowBatch
 
 
@@ -23,18 +24,45 @@ class Pane:
     rows: FlowBatch
 
 
-@dataclass(frozen=True, slots=True)
 class Result:
     """One thing an operator says.
 
     ``stream`` names the result topic (``distances``), ``key`` is upsertable (``window start | subject``),
     ``time_ns`` is the event time it holds for (the end of its window) and ``value`` fits the stream's schema.
+    An operator that says very much gives ``body`` instead, the Avro encoding of the value: whoever wants the
+    value has it decoded, and whoever sends it to Kafka need not encode it.
     """
 
-    stream: str
-    key: str
-    time_ns: int
-    value: dict[str, Any]
+    __slots__ = ("_value", "body", "key", "stream", "time_ns")
+
+    def __init__(
+        self, stream: str, key: str, time_ns: int, value: dict[str, Any] | None = None, body: bytes | None = None
+    ) -> None:
+        self.stream = stream
+        self.key = key
+        self.time_ns = time_ns
+        self.body = body
+        self._value = value
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The value; decoded at the first use where the operator gave a body."""
+        if self._value is None:
+            self._value = schemas.decode_body(self.stream.replace("-", "_"), self.body or b"")
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Result):
+            return NotImplemented
+        return (self.stream, self.key, self.time_ns, self.value) == (
+            other.stream, other.key, other.time_ns, other.value,
+        )  # fmt: skip
+
+    def __hash__(self) -> int:
+        return hash((self.stream, self.key, self.time_ns))
+
+    def __repr__(self) -> str:
+        return f"Result({self.stream!r}, {self.key!r}, {self.time_ns}, {self.value!r})"
 
 
 class Operator(Protocol):

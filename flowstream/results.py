@@ -74,10 +74,14 @@ class ResultEncoder:
         """Return a result's value in bytes."""
         if self._json:
             return to_json(result.stream, result.value)
-        return self.encode_record(schema_name(result.stream), result.value)
+        schema = schema_name(result.stream)
+        return self.encode_record(schema, result.value) if result.body is None else self._frame(schema, result.body)
 
     def encode_record(self, name: str, record: dict[str, Any]) -> bytes:
         """Return a record of a named schema in Avro, framed as configured."""
+        return self._frame(name, schemas.encode_body(name, record))
+
+    def _frame(self, name: str, body: bytes) -> bytes:
         if name in self._schema_ids:
-            return schemas.confluent_frame(self._schema_ids[name], schemas.encode_body(name, record))
-        return schemas.single_object_encode(name, record)
+            return schemas.confluent_frame(self._schema_ids[name], body)
+        return schemas.single_object_frame(name, body)

@@ -103,7 +103,12 @@ def encode_body(name: str, record: Mapping[str, Any], version: int = 1) -> bytes
 
 def single_object_encode(name: str, record: Mapping[str, Any], version: int = 1) -> bytes:
     """Return a record behind the marker and fingerprint of its schema; SchemaError where it does not fit."""
-    return SINGLE_OBJECT_MARKER + fingerprint(name, version) + encode_body(name, record, version)
+    return single_object_frame(name, encode_body(name, record, version), version)
+
+
+def single_object_frame(name: str, body: bytes, version: int = 1) -> bytes:
+    """Return a body behind the marker and fingerprint of its schema."""
+    return SINGLE_OBJECT_MARKER + fingerprint(name, version) + body
 
 
 def single_object_decode(payload: bytes) -> tuple[str, dict[str, Any]]:
@@ -113,15 +118,24 @@ def single_object_decode(payload: bytes) -> tuple[str, dict[str, Any]]:
     known = _by_fingerprint().get(payload[2:10])
     if known is None:
         raise SchemaError(f"no schema has the fingerprint {payload[2:10].hex()}")
+    return known[0], _read(payload, 10, *known)
+
+
+def decode_body(name: str, body: bytes, version: int = 1) -> dict[str, Any]:
+    """Return the record of an Avro body without framing; SchemaError where it is not one, whole and alone."""
+    return _read(body, 0, name, version)
+
+
+def _read(payload: bytes, start: int, name: str, version: int) -> dict[str, Any]:
     body = io.BytesIO(payload)
-    body.seek(10)
+    body.seek(start)
     try:
-        record: Any = fastavro.schemaless_reader(body, load(*known), None)
+        record: Any = fastavro.schemaless_reader(body, load(name, version), None)
     except (ValueError, EOFError, IndexError, TypeError, OverflowError) as error:
-        raise SchemaError(f"the bytes are not a {known[0]}: {error}") from error
+        raise SchemaError(f"the bytes are not a {name}: {error}") from error
     if body.tell() != len(payload):
-        raise SchemaError(f"{len(payload) - body.tell()} bytes are left after the {known[0]}")
-    return known[0], record
+        raise SchemaError(f"{len(payload) - body.tell()} bytes are left after the {name}")
+    return dict(record)
 
 
 def confluent_frame(schema_id: int, body: bytes) -> bytes:

@@ -38,7 +38,7 @@ class Kafka(Section):
     fetch_bytes_max: int = Field(1 << 20, ge=1 << 12, description="bytes fetched from a partition at once")
     poll_records_max: int = Field(20_000, ge=1, le=1_000_000, description="records of one event at most")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
-        "lz4", description="of the topics flowstream writes"
+        "zstd", description="of the topics flowstream writes"
     )
 
 

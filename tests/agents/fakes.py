@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -60,13 +60,19 @@ class FakePublisher:
         self.sent: list[Outgoing] = []
         self.before_return: Any = None
 
-    async def publish(self, records: Iterable[Outgoing]) -> int:
+    async def publish(self, records: Iterable[Outgoing]) -> None:
+        await (await self.enqueue(records))
+
+    async def enqueue(self, records: Iterable[Outgoing]) -> Awaitable[None]:
         batch = list(records)
         self.sent.extend(batch)
-        self.done.append(("publish", len(batch)))
-        if self.before_return:
-            self.before_return()
-        return len(batch)
+
+        async def acknowledged() -> None:
+            self.done.append(("publish", len(batch)))
+            if self.before_return:
+                self.before_return()
+
+        return acknowledged()
 
 
 class FakeTables:

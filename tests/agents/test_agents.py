@@ -9,7 +9,7 @@ from faust.types import TP
 
 from agents.analyses import AnalysesAgent
 from agents.ingest import IngestAgent
-from agents.transport import Committed
+from agents.transport import Committed, FetchedBatch
 from flowstream import schemas
 from flowstream.analysis import Analysis
 from flowstream.batch import FlowBatch, Quality
@@ -33,6 +33,12 @@ def analyses(stage: Stage) -> AnalysesAgent:
     return AnalysesAgent(stage.context, stage.tables, stage.links)  # type: ignore[arg-type]
 
 
+async def ingest(stage: Stage, batch: FetchedBatch) -> None:
+    agent = IngestAgent(stage.context)
+    await agent.take(batch)
+    await agent.settle()
+
+
 def blocks(seconds: list[int], *, late: bool = False) -> list[bytes]:
     """One block per second given, of one row each."""
     made = []
@@ -51,7 +57,7 @@ def flows_topic(stage: Stage) -> str:
 
 async def test_ingest_publishes_before_it_acks_and_acks_with_the_watermark(stage: Stage) -> None:
     batch = stage.batch(RAW, [goflow2_v2(), goflow2_v2(time_received_ns=T0_NS + 9 * S)], at_ms=T0_NS // 10**6)
-    await IngestAgent(stage.context).take(batch)
+    await ingest(stage, batch)
     assert stage.verbs() == ["publish", "ack"]
     assert stage.done[-1] == ("ack", (TP(RAW, 0), 2, str(T0_NS + 7 * S)))
     sent = [decode_block(o.value) for o in stage.publisher.sent if o.topic == flows_topic(stage)]
@@ -63,7 +69,7 @@ async def test_ingest_publishes_before_it_acks_and_acks_with_the_watermark(stage
 async def test_ingest_goes_on_from_the_committed_watermark(stage: Stage) -> None:
     stage.consumer.committed[TP(RAW, 0)] = Committed(5, str(T0_NS + 60 * S))
     batch = stage.batch(RAW, [goflow2_v2()], first=5, at_ms=T0_NS // 10**6)
-    await IngestAgent(stage.context).take(batch)
+    await ingest(stage, batch)
     rows = FlowBatch.concat([decode_block(o.value).rows for o in stage.publisher.sent])
     assert rows.quality.tolist() == [Quality.LATE]
     assert decode_block(stage.publisher.sent[0].value).from_offset == 5
@@ -71,7 +77,7 @@ async def test_ingest_goes_on_from_the_committed_watermark(stage: Stage) -> None
 
 async def test_ingest_sends_each_bad_message_to_the_dead_letters_once_with_its_origin(stage: Stage) -> None:
     bad = [b"", b"\xff\xff\xff"]
-    await IngestAgent(stage.context).take(stage.batch(RAW, [goflow2_v2(), *bad, None], first=10, at_ms=T0_NS // 10**6))
+    await ingest(stage, stage.batch(RAW, [goflow2_v2(), *bad, None], first=10, at_ms=T0_NS // 10**6))
     letters = [schemas.single_object_decode(o.value)[1] for o in stage.publisher.sent if "dead-letters" in o.topic]
     assert [(x["topic"], x["partition"], x["offset"], x["payload"]) for x in letters] == [
         (RAW, 0, 11, bad[0]),
@@ -87,9 +93,11 @@ async def test_ingest_does_not_ack_a_batch_whose_partition_was_moved_meanwhile(s
     batch = stage.batch(RAW, [goflow2_v2()], at_ms=T0_NS // 10**6)
     agent = IngestAgent(stage.context)
     await agent.take(stage.batch(RAW, [goflow2_v2()], at_ms=T0_NS // 10**6))
+    await agent.settle()
     stage.done.clear()
     stage.consumer.epochs[TP(RAW, 0)] = 7
     await agent.take(batch)
+    await agent.settle()
     assert "ack" not in stage.verbs()
 
 
@@ -100,6 +108,7 @@ async def test_silence_is_written_down_only_at_the_end_of_the_partition(stage: S
     silent.consumer.assigned = {tp}
     silent.consumer.ends = {tp: 3}
     await agent.take(silent.batch(RAW, [goflow2_v2()], at_ms=T0_NS // 10**6))
+    await agent.settle()
     agent._sources[tp].active_at -= 60
     silent.done.clear()
     silent.publisher.sent.clear()

@@ -6,8 +6,10 @@ ingest agent publishes to the flows topic is handed to the analyses agent, with 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Awaitable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,12 +84,13 @@ class FakePublisher:
     def __init__(self) -> None:
         self.sent: dict[TP, list[Outgoing]] = defaultdict(list)
 
-    async def publish(self, records: Any) -> int:
-        count = 0
+    async def publish(self, records: Any) -> None:
+        await (await self.enqueue(records))
+
+    async def enqueue(self, records: Any) -> Awaitable[Any]:
         for record in records:
             self.sent[TP(record.topic, record.partition)].append(record)
-            count += 1
-        return count
+        return asyncio.sleep(0)
 
     def topic(self, name: str) -> list[Outgoing]:
         return [record for tp in sorted(self.sent) if tp.topic == name for record in self.sent[tp]]
@@ -145,6 +148,7 @@ class Run:
         agent = IngestAgent(self.context)
         for first in range(0, len(self.values), 1000):
             await agent.take(fetched(raw, self.values[first : first + 1000], first, self.consumer))
+        await agent.settle()
 
     async def analyse(self) -> None:
         links = SimpleNamespace(table=LinkTable.from_path(DATA / "clos_links.csv"))
