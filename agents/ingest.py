@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Iterable
 from typing import Any
@@ -12,15 +13,20 @@ from faust.types import TP
 
 from agents.context import Context
 from agents.publisher import Outgoing
+from agents.registry import WriterSchemas
 from agents.transport import FetchedBatch
 from flowstream.blocks import SourcePartition, encode_block
-from flowstream.decode import DecodeContext, Payloads
+from flowstream.decode import Payloads, avro
+from flowstream.errors import BrokerError
 from flowstream.ingest import Ingest, Ingested
-from flowstream.pipeline import MESSAGES_PER_BLOCK, ingest_config
+from flowstream.pipeline import MESSAGES_PER_BLOCK, decode_context, ingest_config
 from flowstream.topics import name
 
 #: Batches whose blocks are sent and not yet acknowledged: enough to decode one while others are on their way.
 BATCHES_IN_FLIGHT = 4
+RETRY_S = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class _Source:
@@ -43,7 +49,8 @@ class IngestAgent:
         self._formats = {i.topic: i.format for i in context.settings.inputs}
         self._flows = name(context.settings, "flows")
         self._dead_letters = name(context.settings, "dead-letters")
-        self._decode_context = DecodeContext()
+        self._writers = WriterSchemas(context.settings)
+        self._contexts = {i.topic: decode_context(i, self._writers.known) for i in context.settings.inputs}
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._unacknowledged: set[asyncio.Task[None]] = set()
 
@@ -59,6 +66,8 @@ class IngestAgent:
         source = await self._source(batch.tp, batch.epoch)
         async with source.lock:
             payloads, offsets, times = batch.payloads(), batch.offsets(), batch.timestamps_ns()
+            if self._formats[batch.tp.topic] == avro.WIRE_FORMAT:
+                await self._fetch_schemas(avro.schema_ids(payloads), batch)
             sent: list[Awaitable[Any]] = []
             for start in range(0, len(batch), MESSAGES_PER_BLOCK):
                 stop = start + MESSAGES_PER_BLOCK
@@ -76,6 +85,16 @@ class IngestAgent:
         task = asyncio.create_task(self._ack(batch, state, sent))
         self._unacknowledged.add(task)
         task.add_done_callback(self._unacknowledged.discard)
+
+    async def _fetch_schemas(self, ids: set[int], batch: FetchedBatch) -> None:
+        """Wait for the registry as long as it takes: without it good messages would be rejected."""
+        while not batch.void:
+            try:
+                return await self._writers.fetch(ids)
+            except BrokerError as error:
+                log.warning("%s: %s; trying again", batch.tp, error)
+                await asyncio.sleep(RETRY_S)
+        return None
 
     async def settle(self) -> None:
         """Wait until everything that was queued is acknowledged."""
@@ -128,7 +147,7 @@ class IngestAgent:
         return self._sources[tp]
 
     def _work(self, ingest: Ingest, payloads: Payloads, offsets: Any, times: Any) -> tuple[Ingested, list[Outgoing]]:
-        ingested = ingest.receive(payloads, offsets, times, self._decode_context)
+        ingested = ingest.receive(payloads, offsets, times, self._contexts[ingest.source.topic])
         records = list(self._blocks(ingested))
         tp = ingest.source
         for bad in ingested.rejected:

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from flowstream.errors import SettingsError
 from flowstream.links import LinkTable
 from flowstream.operators import Result
-from flowstream.pipeline import FilePipeline, Ledger, in_batches
+from flowstream.pipeline import FilePipeline, Ledger, decode_context, in_batches
 from flowstream.recordings import Recording, RecordingError
 from flowstream.results import to_json
 from flowstream.settings import Settings
@@ -80,7 +80,7 @@ def analyze_files(
     if len(formats) > 1:
         raise RecordingError(f"the files are of different formats ({', '.join(formats)}); analyse them apart")
     links = LinkTable.from_rows([]) if links_file is None else LinkTable.from_path(links_file)
-    pipeline = FilePipeline(settings, links, settings.inputs[0].topic, formats[0])
+    pipeline = FilePipeline(settings, links, settings.inputs[0].topic, formats[0], decode_context(settings.inputs[0]))
     files = ResultFiles(output)
     task = bar.add_task("analyse", total=sum(r.bytes_total for r in recordings))
     done = 0

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
+import fastavro
 import numpy as np
 
 from flowstream.analysis import Analysis, Progress
@@ -12,16 +16,33 @@ from flowstream.blocks import Block, SourcePartition, origin_names
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
+from flowstream.errors import SettingsError
 from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
 from flowstream.links import LinkTable
 from flowstream.normalise import Normalisation
 from flowstream.operators import Operator, Result
 from flowstream.quality import QualityConfig, QualityOperator
+from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 
 #: Messages of one block at the most: keeps a block of one-row messages well below a megabyte.
 MESSAGES_PER_BLOCK = 8192
+
+
+def decode_context(chosen: Input, writer_schemas: Mapping[int, Any] | None = None) -> DecodeContext:
+    """Return what an input's decoder needs beside the bytes; ``writer_schemas`` may grow later.
+
+    Raises SettingsError where the input's schema file is missing or no schema.
+    """
+    bare = None
+    if chosen.schema_file:
+        try:
+            bare = json.loads(Path(chosen.schema_file).read_text("utf-8"))
+            fastavro.parse_schema(bare)
+        except (OSError, ValueError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
+            raise SettingsError(f"setting inputs: schema_file = {chosen.schema_file!r}: {error}") from error
+    return DecodeContext({} if writer_schemas is None else writer_schemas, bare)
 
 
 def ingest_config(settings: Settings, sources: tuple[tuple[str, int], ...]) -> IngestConfig:

@@ -47,6 +47,7 @@ class Input(Section):
 
     topic: str = Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$", description="raw topic")
     format: WireFormat = Field("goflow", description="wire format of its messages")
+    schema_file: str = Field("", description="Avro schema of unframed messages (format avro); empty: our own")
 
 
 class Topics(Section):

@@ -111,12 +111,24 @@ def decode(payloads: Payloads, context: DecodeContext) -> Decoded:
     return json_lines.conclude(json_lines.Objects([], messages, reasons), flows, rows.reasons)
 
 
+def schema_ids(payloads: Payloads) -> set[int]:
+    """Return the ids of the messages that look Confluent-framed."""
+    kinds, ids = _framings(payloads)
+    return set(np.unique(ids[kinds == avro_kernel.CONFLUENT]).tolist())
+
+
+def _framings(payloads: Payloads) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    """Return the framing of each message, and the id or fingerprint in it."""
+    kinds, ids = np.zeros(len(payloads), np.uint8), np.zeros(len(payloads), np.uint64)
+    avro_kernel.framings(np.frombuffer(payloads.buffer, np.uint8), payloads.bounds, kinds, ids)
+    return kinds, ids
+
+
 def _read(payloads: Payloads, messages: NDArray[np.int64], context: DecodeContext) -> _Table:
     """Read the messages at these indices, each with the schema it was written with."""
     table = _Table(len(messages))
     buffer = np.frombuffer(payloads.buffer, np.uint8)
-    kinds, ids = np.zeros(len(payloads), np.uint8), np.zeros(len(payloads), np.uint64)
-    avro_kernel.framings(buffer, payloads.bounds, kinds, ids)
+    kinds, ids = _framings(payloads)
     begins, ends = payloads.bounds[:-1][messages], payloads.bounds[1:][messages]
     groups = _by_writer(kinds[messages], ids[messages], context)
     for reader, chosen, prefix in groups:

@@ -157,7 +157,7 @@ def test_every_metric_named_in_the_documentation_exists(page: Path):
 def test_every_file_named_in_the_documentation_exists(page: Path):
     folders = "flowstream|agents|tests|deploy|docs|avro_schemas|bench"
     named = re.findall(rf"`((?:{folders})/[\w./-]+\.(?:py|md|yaml|yml|avsc|csv|json|gz|toml|xml))`", TEXT[page])
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [name for name in named if not (ROOT / name).exists() and not name.startswith("bench/out/")] == []
 
 
 # -- topics

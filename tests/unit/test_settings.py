@@ -16,7 +16,7 @@ from tests.settings_table import LEAVES, SAMPLE, TABLES, bare, complaints, neste
 #: For every setting a value beside its default that is valid with all others at their defaults.
 OTHER: dict[str, Any] = {
     "app": "other",
-    "inputs": [{"topic": "nfacctd", "format": "avro"}],
+    "inputs": [{"topic": "nfacctd", "format": "avro", "schema_file": "acct.avsc"}],
     "analyses": ["sources"],
     "kafka.bootstrap": "kafka.example:9092",
     "kafka.security_protocol": "SASL_SSL",
@@ -29,7 +29,7 @@ OTHER: dict[str, Any] = {
     "kafka.declare_topics": False,
     "kafka.fetch_bytes_max": 4 << 20,
     "kafka.poll_records_max": 5000,
-    "kafka.compression": "zstd",
+    "kafka.compression": "lz4",
     "topics.prefix": "netops",
     "topics.partitions": 8,
     "topics.replication": 3,
@@ -234,4 +234,4 @@ def test_the_tables_in_the_documentation_have_every_setting_as_it_is():
 
 def test_the_documentation_has_every_setting_exactly_once():
     rows = [line.split("`")[1] for line in TABLES.read_text().splitlines() if line.startswith("| `")]
-    assert sorted(rows) == sorted([*LEAVES, "inputs[].topic", "inputs[].format"])
+    assert sorted(rows) == sorted([*LEAVES, "inputs[].topic", "inputs[].format", "inputs[].schema_file"])
