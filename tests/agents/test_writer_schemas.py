@@ -27,7 +27,8 @@ FOREIGN = {
     "type": "record", "name": "Sample", "namespace": "elsewhere",
     "fields": [
         {"name": "src_addr", "type": "string"}, {"name": "dst_addr", "type": "string"},
-        {"name": "bytes", "type": "int"}, {"name": "packets", "type": "int"}, {"name": "colour", "type": "string"},
+        {"name": "bytes", "type": "int"}, {"name": "packets", "type": "int"},
+        {"name": "colour", "type": "string"},
         {"name": "time_received_ns", "type": "long"},
     ],
 }  # fmt: skip

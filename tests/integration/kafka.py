@@ -8,6 +8,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
 
 
 def create_topic(broker: str, topic: str, partitions: int = 1) -> None:
@@ -67,7 +68,12 @@ def committed(broker: str, group: str) -> dict[tuple[str, int], tuple[int, str]]
         admin = AIOKafkaAdminClient(bootstrap_servers=broker)
         await admin.start()
         try:
-            offsets = await admin.list_consumer_group_offsets(group)
+            try:
+                offsets = await admin.list_consumer_group_offsets(group)
+            except KafkaError as error:
+                if error.retriable:  # a new broker has no coordinator until a group first asks for one
+                    return {}
+                raise
             return {(tp.topic, tp.partition): (o.offset, o.metadata) for tp, o in offsets.items()}
         finally:
             await admin.close()

@@ -83,10 +83,10 @@ class Worker:
 class Lab:
     """Names, settings and processes of one test; what runs is ended with it."""
 
-    def __init__(self, broker: str, prefix: str, folder: Path) -> None:
+    def __init__(self, broker: str, prefix: str, folder: Path, raw: str | None = None) -> None:
         self.broker = broker
         self.app = f"{prefix}app"
-        self.raw = f"{prefix}raw"
+        self.raw = raw or f"{prefix}raw"
         self.prefix = f"{prefix}fs"
         self.folder = folder
         self._workers: list[Worker] = []
@@ -112,8 +112,9 @@ class Lab:
         return name(self.settings(), stream)
 
     def prepare(self, links: Path | None = None, raw_partitions: int = 1) -> None:
-        """Make the topics and load link capacities."""
-        create_topic(self.broker, self.raw, raw_partitions)
+        """Make the topics and load link capacities; a raw topic that is there already is used as it is."""
+        if raw_partitions:
+            create_topic(self.broker, self.raw, raw_partitions)
         asyncio.run(create_topics(self.settings()))
         if links is not None:
             asyncio.run(send_links(self.settings(), LinkTable.from_path(links)))

@@ -83,6 +83,34 @@ def test_a_worker_killed_twice_gives_the_bytes_of_the_file_pipeline(lab: Lab) ->
     wait_for(lambda: from_kafka(lab) == expected or None, "the results of the file pipeline", 90)
 
 
+def test_one_worker_and_two_of_which_one_is_killed_give_the_same_bytes(
+    lab: Lab, broker: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    values = recorded()
+    lab.prepare(LINKS, raw_partitions=4)
+    lab.send(values, partitions=4)
+    (tmp_path / "faulty").mkdir()
+    with Lab(broker, f"{topic_prefix}b", tmp_path / "faulty", raw=lab.raw) as faulty:
+        faulty.prepare(LINKS, raw_partitions=0)
+        first = faulty.worker(FLOWSTREAM_KAFKA__POLL_RECORDS_MAX="300", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="20000")
+        faulty.worker(FLOWSTREAM_KAFKA__POLL_RECORDS_MAX="700", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="50000")
+        wait_for(lambda: first.metric("results_sent_total") > 20, "results of the worker that is to be killed")
+        first.kill()
+        lab.worker()
+        settled = wait_for(lambda: _unchanging(lab), "the undisturbed run to end", 90)
+        wait_for(lambda: from_kafka(faulty) == settled, "the disturbed run to say the same", 90)
+    assert len(settled["distances"]) > 300
+    assert sum(b"onset" in key for key in settled["elephants"]) == 3
+
+
+def _unchanging(lab: Lab) -> dict[str, dict[bytes, bytes]]:
+    """The results, once every elephant has ended and every window of the recording is there; {} before."""
+    said = from_kafka(lab)
+    ended = sum(b"offset" in key for key in said["elephants"])
+    last_window = max(said["sources"], default=b"")
+    return said if ended == 3 and last_window >= b"1795224850000000000" else {}
+
+
 def test_two_workers_and_four_partitions_account_for_every_message(lab: Lab) -> None:
     values = recorded()
     lab.prepare(LINKS, raw_partitions=4)
