@@ -19,10 +19,9 @@ from flowstream.batch import FlowBatch, Quality
 from flowstream.blocks import Block, SourcePartition
 from flowstream.errors import StateError
 from flowstream.operators import Operator, Pane, Result
-from flowstream.panes import PaneAssembly, SourceState, Watermarks
+from flowstream.panes import NO_ROWS, PaneAssembly, SourceState, Watermarks
 
 PROGRESS_VERSION = 1
-_NO_ROWS = FlowBatch.zeros(0)
 
 
 class SourceProgress(msgspec.Struct, frozen=True, array_like=True):
@@ -125,7 +124,7 @@ class Analysis:
         self._panes.add(on_time)
         self._watermarks.take(block)
         last_pane = int(self._panes.indices(on_time).max()) if len(on_time) else None
-        self._retained.append(_Retained(offset, last_pane, replace(block, rows=_NO_ROWS)))
+        self._retained.append(_Retained(offset, last_pane, replace(block, rows=NO_ROWS)))
         watermark_ns = self._watermarks.watermark_ns
         results: list[Result] = []
         panes = 0

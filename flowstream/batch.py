@@ -178,7 +178,7 @@ def address_text(high: int, low: int) -> str:
         if low == 0:
             return ""
         if low >> 32 == 0xFFFF:
-            return str(ipaddress.IPv4Address(low & 0xFFFF_FFFF))
+            return f"{low >> 24 & 255}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}"
     return str(ipaddress.IPv6Address(high << 64 | low))
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowstream.batch import FlowBatch, address_text
-from flowstream.distance_kernels import QUANTILES
+from flowstream.batch import FlowBatch
+from flowstream.distance_encoding import NO_LIMIT, Sources, SummaryEncoder, packed_names
+from flowstream.distance_kernels import GREATEST, LEAST, MEAN, QUANTILES, THRESHOLD
 from flowstream.errors import StateError
 from flowstream.features import (
     DEFAULT_FEATURES,
@@ -30,11 +31,12 @@ from flowstream.grouping import Groups, group_rows
 from flowstream.operators import Pane, Result
 from flowstream.pairs import MS, SourceFlows, flow_ids, with_distinct_ids
 from flowstream.summaries import FLOWS_MAX, Summaries, Wanted, summarise
+from flowstream.text_kernels import packed_addresses
 from flowstream.windows import Window, Windowing
 
 Pairs = Literal["none", "tail", "all"]
 PairForm = Literal["blocks", "records"]
-REPORTED = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+REPORTED = (0.5, 0.9, 0.99, 0.999)  # p50, p90, p99, p999
 RECORDS_FLOWS_MAX = 2001  # two million pairs: beyond, one record per pair is a mistake, not a wish
 
 
@@ -84,7 +86,7 @@ class DistancesConfig:
 
     def wanted(self) -> Wanted:
         """Return what the kernels must compute for this."""
-        quantiles = tuple(sorted({*REPORTED.values(), self.tail_quantile}))
+        quantiles = tuple(sorted({*REPORTED, self.tail_quantile}))
         fixed = self.tail_distance is not None
         return Wanted(
             quantiles,
@@ -94,6 +96,14 @@ class DistancesConfig:
             tail_pairs=self.pairs_max if self.pairs == "tail" else 0,
             busiest=self.tails_max,
         )
+
+    def encoder(self) -> SummaryEncoder:
+        """Return what writes the summaries of ``wanted`` as records."""
+        quantiles = self.wanted().quantiles
+        reported = [QUANTILES + quantiles.index(q) for q in REPORTED]
+        figures = (LEAST, GREATEST, MEAN, *reported, THRESHOLD)
+        tail_max = self.pairs_max if self.pairs == "tail" else NO_LIMIT
+        return SummaryEncoder(self.features, self.scaling, figures, self.top_k, tail_max)
 
 
 class DistancesOperator:
@@ -110,6 +120,7 @@ class DistancesOperator:
         self.lookback = self._windowing.lookback
         self._origin_names: Mapping[int, str] = {} if origin_names is None else origin_names
         self._wanted = config.wanted()
+        self._encoder = config.encoder()
 
     @property
     def quiet(self) -> bool:
@@ -135,88 +146,42 @@ class DistancesOperator:
         groups = sample_groups(rows, seen, self.config.flows_max)
         features = feature_matrix(rows, groups, self.config.features, self.config.scaling)
         named = with_distinct_ids(rows, groups)
-        flows_seen = seen.sizes.tolist()
-        addresses = [address_text(high, low) for high, low in rows.src_addr[groups.firsts].tolist()]
+        packed, bounds = packed_addresses(rows.src_addr[groups.firsts])
+        sources = Sources(packed, bounds, groups.bounds, seen.sizes)
+        text, cuts = packed.tobytes().decode("ascii"), bounds.tolist()
         for part in summarise(features, groups.bounds, self._wanted):
-            names = self._names(named, groups, part)
-            values = _values(part, names, self.config)
-            for g, value in enumerate(values, part.first_group):
-                a, b = int(groups.bounds[g]), int(groups.bounds[g + 1])
-                value |= {
-                    "src_addr": addresses[g],
-                    "window_start_ns": window.start_ns,
-                    "window_end_ns": window.end_ns,
-                    "flows": b - a,
-                    "flows_seen": flows_seen[g],
-                    "sampled": flows_seen[g] > b - a,
-                }
-                yield Result("distances", f"{window.start_ns}|{addresses[g]}", window.end_ns, value)
-                if self.config.pairs != "none" and b - a > 1:
-                    ids = flow_ids(named, groups.order[a:b], self._origin_names)
-                    times_ms = (rows.time_ns[groups.order[a:b]] // MS).tolist()
-                    own = SourceFlows(window, addresses[g], ids, times_ms)
-                    yield from self._pairs(own, features[:, a:b], part, g - part.first_group)
+            own = slice(groups.bounds[part.first_group], groups.bounds[part.first_group + len(part.pairs)])
+            names = packed_names(named, groups.order[own], self._origin_names)
+            bodies = self._encoder.bodies(window.start_ns, window.end_ns, sources, part, *names)
+            for g, body in enumerate(bodies, part.first_group):
+                address = text[cuts[g] : cuts[g + 1]]
+                yield Result("distances", f"{window.start_ns}|{address}", window.end_ns, None, body)
+                if self.config.pairs != "none":
+                    yield from self._pairs(window, address, named, groups, features, part, g)
 
-    def _names(self, rows: FlowBatch, groups: Groups, part: Summaries) -> _Names:
-        """Name the flows that a run of summaries speaks of, each once."""
-        own, columns = np.arange(len(part.pairs)), part.columns
-        starts = groups.bounds[part.first_group :]
-        far = starts[np.repeat(own, np.diff(columns.far_bounds))]
-        first, second = far + columns.far_first, far + columns.far_second
-        busy = starts[np.repeat(own, np.diff(columns.busy_bounds))] + columns.busy_flow
-        listed = np.arange(len(busy)) - np.repeat(columns.busy_bounds[:-1], np.diff(columns.busy_bounds))
-        busy = np.where(listed < np.repeat(columns.busy_used, np.diff(columns.busy_bounds)), busy, 0)
-        places, position = np.unique(np.concatenate([first, second, busy]), return_inverse=True)
-        texts = flow_ids(rows, groups.order[places], self._origin_names)
-        named = [texts[at] for at in position.tolist()]
-        cut = len(first)
-        return _Names(named[:cut], named[cut : 2 * cut], named[2 * cut :])
-
-    def _pairs(self, flows: SourceFlows, features: NDArray[np.float64], part: Summaries, own: int) -> Iterator[Result]:
-        if self.config.pairs == "all":
-            yield from (flows.blocks(features) if self.config.pair_form == "blocks" else flows.all_pairs(features))
+    def _pairs(
+        self, window: Window, address: str, rows: FlowBatch, groups: Groups, features: NDArray[np.float64],
+        part: Summaries, g: int,
+    ) -> Iterator[Result]:  # fmt: skip
+        """Yield the pairs asked for of source ``g``; its flows are named only where there is one."""
+        own, a, b = g - part.first_group, int(groups.bounds[g]), int(groups.bounds[g + 1])
+        everything = self.config.pairs == "all"
+        listed = int(part.pairs[own]) if everything else min(int(part.columns.above[own]), self.config.pairs_max)
+        if not listed:
+            return
+        index = groups.order[a:b]
+        ids = flow_ids(rows, index, self._origin_names)
+        flows = SourceFlows(window, address, ids, (rows.time_ns[index] // MS).tolist())
+        if everything:
+            own_features = features[:, a:b]
+            blocks = self.config.pair_form == "blocks"
+            yield from (flows.blocks(own_features) if blocks else flows.all_pairs(own_features))
             return
         first = int(part.columns.far_bounds[own])
-        run = slice(first, first + min(int(part.columns.above[own]), self.config.pairs_max))
-        listed = (part.columns.far_first, part.columns.far_second, part.columns.far_distance)
-        for i, j, distance in zip(*(c[run].tolist() for c in listed), strict=True):
+        run = slice(first, first + listed)
+        columns = (part.columns.far_first, part.columns.far_second, part.columns.far_distance)
+        for i, j, distance in zip(*(c[run].tolist() for c in columns), strict=True):
             yield flows.pair(i, j, distance)
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    far_first: list[str]
-    far_second: list[str]
-    busy: list[str]
-
-
-def _values(part: Summaries, names: _Names, config: DistancesConfig) -> Iterator[dict[str, Any]]:
-    """Yield the statistics of each group of a run as plain values."""
-    wanted = config.wanted()
-    out = part.columns
-    columns = {name: QUANTILES + wanted.quantiles.index(q) for name, q in REPORTED.items()}
-    columns = {"min": 0, "max": 1, "mean": 2, "tail_threshold": 3, **columns}
-    statistics = out.statistics.tolist()
-    pairs, above, used = part.pairs.tolist(), out.above.tolist(), out.busy_used.tolist()
-    far, busy, packed = out.far_bounds.tolist(), out.busy_bounds.tolist(), part.bin_bounds.tolist()
-    distances, busy_pairs = out.far_distance.tolist(), out.busy_pairs.tolist()
-    bins = out.bins[: packed[-1]].astype("<u2").tobytes()
-    counts = out.counts[: packed[-1]].astype("<i8").tobytes()
-    features = list(config.features)
-    for g, figures in enumerate(statistics):
-        top = range(far[g], min(far[g] + config.top_k, far[g + 1]))
-        a, b = packed[g], packed[g + 1]
-        yield {
-            "features": features,
-            "scaling": config.scaling,
-            "pairs": pairs[g],
-            **{name: figures[at] if pairs[g] else None for name, at in columns.items()},
-            "tail_pairs": above[g],
-            "pairs_truncated": config.pairs == "tail" and above[g] > config.pairs_max,
-            "histogram": {"bins": bins[2 * a : 2 * b], "counts": counts[8 * a : 8 * b]},
-            "top": [{"id_1": names.far_first[t], "id_2": names.far_second[t], "distance": distances[t]} for t in top],
-            "tails": [{"id": names.busy[t], "pairs": busy_pairs[t]} for t in range(busy[g], busy[g] + used[g])],
-        }
 
 
 def stateless_snapshot(name: str) -> bytes:

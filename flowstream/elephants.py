@@ -117,6 +117,8 @@ class ElephantsOperator:
     def process(self, panes: Sequence[Pane]) -> list[Result]:
         """Take in ``panes[-1]``, tick by tick, and return its events in the order of (tick, flow)."""
         pane = panes[-1]
+        if len(pane.rows) == 0 and self.quiet:
+            return []
         rows, untimed = usable_rows(pane.rows)
         self.untimed += untimed
         if len(rows) == 0 and self.quiet:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +43,39 @@ def group_rows(*keys: Array) -> Groups:
     """Group by key columns, most significant first; a two-word address column counts as its two words."""
     words = [part for key in keys for part in ((key[:, 0], key[:, 1]) if key.ndim == 2 else (key,))]
     rows = len(words[0])
-    order = np.lexsort(words[::-1]).astype(np.int64, copy=False)
     if rows == 0:
-        return Groups(order, np.zeros(1, np.int64))
+        return Groups(np.zeros(0, np.int64), np.zeros(1, np.int64))
+    # IPv4 addresses have one upper word between them: a word that is the same in all rows orders nothing.
+    ranges = [(word, word.min(), word.max()) for word in words]
+    ranges = [(word, low, high) for word, low, high in ranges if low != high]
+    packed = _packed(rows, ranges)
+    if packed is not None:
+        packed.sort()
+        place_bits = np.uint64((rows - 1).bit_length())
+        order = (packed & np.uint64((1 << int(place_bits)) - 1)).astype(np.int64)
+        return Groups(order, _bounds(rows, [packed >> place_bits]))
+    order = np.lexsort([word for word, _, _ in reversed(ranges)]).astype(np.int64, copy=False)
+    return Groups(order, _bounds(rows, (word[order] for word, _, _ in ranges)))
+
+
+def _packed(rows: int, ranges: list[tuple[Array, Any, Any]]) -> NDArray[np.uint64] | None:
+    """Return keys and row number as one number per row, where 64 bits hold them: sorting those is a stable sort."""
+    bits = [(int(high) - int(low)).bit_length() if word.dtype.kind in "iu" else 65 for word, low, high in ranges]
+    place_bits = (rows - 1).bit_length()
+    if sum(bits) + place_bits > 64:
+        return None
+    packed = np.zeros(rows, np.uint64)
+    for (word, low, _), width in zip(ranges, bits, strict=True):
+        packed <<= np.uint64(width)
+        packed |= word.astype(np.uint64) - np.uint64(int(low) % (1 << 64))
+    packed <<= np.uint64(place_bits)
+    packed |= np.arange(rows, dtype=np.uint64)
+    return packed
+
+
+def _bounds(rows: int, ordered: Iterable[Array]) -> NDArray[np.int64]:
     changed = np.zeros(rows, np.bool_)
     changed[0] = True
-    for word in words:
-        ordered = word[order]
-        changed[1:] |= ordered[1:] != ordered[:-1]
-    return Groups(order, np.append(np.flatnonzero(changed), rows).astype(np.int64))
+    for word in ordered:
+        changed[1:] |= word[1:] != word[:-1]
+    return np.append(np.flatnonzero(changed), rows).astype(np.int64)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.batch import FlowBatch
-from flowstream.grouping import Groups
+from flowstream.grouping import Groups, group_rows
 from flowstream.operators import Result
 from flowstream.pair_kernels import PAD, condensed
 from flowstream.windows import Window
@@ -33,13 +33,9 @@ def with_distinct_ids(rows: FlowBatch, groups: Groups) -> FlowBatch:
         return rows
     record_ids = rows.record_id.astype(np.uint64)
     group = np.repeat(np.arange(len(groups)), groups.sizes)
-    order = np.lexsort((record_ids[groups.order], group))
-    ids, group = record_ids[groups.order][order], group[order]
-    same = (ids[1:] == ids[:-1]) & (group[1:] == group[:-1])
-    shared = np.zeros(len(ids), np.bool_)
-    shared[1:] |= same
-    shared[:-1] |= same
-    record_ids[groups.order[order[shared]]] = 0
+    same = group_rows(group, record_ids[groups.order])
+    shared = np.repeat(same.sizes > 1, same.sizes)
+    record_ids[groups.order[same.order[shared]]] = 0
     return rows.replace(record_id=record_ids)
 
 

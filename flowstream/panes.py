@@ -17,6 +17,8 @@ from flowstream.batch import Array, FlowBatch
 from flowstream.blocks import Block, SourcePartition
 from flowstream.operators import Pane
 
+NO_ROWS = FlowBatch.zeros(0)
+
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
@@ -119,4 +121,4 @@ class PaneAssembly:
     def pane(self, index: int, rows: FlowBatch | None = None) -> Pane:
         """Return pane ``index`` with the given rows."""
         start_ns = index * self.pane_ns
-        return Pane(index, start_ns, start_ns + self.pane_ns, FlowBatch.zeros(0) if rows is None else rows)
+        return Pane(index, start_ns, start_ns + self.pane_ns, NO_ROWS if rows is None else rows)

@@ -33,7 +33,8 @@ FOREIGN = {
     ],
 }  # fmt: skip
 RECORD = {
-    "src_addr": "10.0.0.7", "dst_addr": "10.0.0.8", "bytes": 99, "packets": 1, "colour": "blue", "time_received_ns": T0_NS,
+    "src_addr": "10.0.0.7", "dst_addr": "10.0.0.8", "bytes": 99, "packets": 1, "colour": "blue",
+    "time_received_ns": T0_NS,
 }  # fmt: skip
 
 

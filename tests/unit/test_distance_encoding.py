@@ -41,7 +41,7 @@ def records_of(rows, config, names=NAMES):
             figures = {"min": least, "max": greatest, "mean": mean, "tail_threshold": threshold}
             figures |= {name: quantiles[at] for name, at in zip(FIGURES, places, strict=True)}
             bins = slice(part.bin_bounds[own], part.bin_bounds[own + 1])
-            far = range(out.far_bounds[own], out.far_bounds[own + 1])[: config.top_k]
+            far = np.arange(out.far_bounds[own], out.far_bounds[own + 1])[: config.top_k]
             busy = range(out.busy_bounds[own], out.busy_bounds[own] + out.busy_used[own])
             number = int.from_bytes(rows.src_addr[index[0]].astype(">u8").tobytes(), "big")
             address = ipaddress.IPv6Address(number)
@@ -57,8 +57,10 @@ def records_of(rows, config, names=NAMES):
                     "bins": out.bins[bins].astype("<u2").tobytes(), "counts": out.counts[bins].astype("<i8").tobytes(),
                 },
                 "top": [
-                    {"id_1": ids[out.far_first[t]], "id_2": ids[out.far_second[t]], "distance": float(out.far_distance[t])}
-                    for t in far
+                    {"id_1": ids[i], "id_2": ids[j], "distance": float(distance)}
+                    for i, j, distance in zip(
+                        out.far_first[far], out.far_second[far], out.far_distance[far], strict=True
+                    )
                 ],
                 "tails": [{"id": ids[out.busy_flow[t]], "pairs": int(out.busy_pairs[t])} for t in busy],
             }  # fmt: skip

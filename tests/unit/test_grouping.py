@@ -41,6 +41,19 @@ def test_an_address_column_groups_as_its_two_words(keys):
     assert members(groups) == list(by_dictionary(keys).values())
 
 
+SIGNED = st.integers(-3, 3) | st.sampled_from([-(2**63), 2**63 - 1, -(2**40), 2**40])
+
+
+@given(st.lists(st.tuples(st.integers(7, 8), SIGNED, st.integers(0, 2)), max_size=40))
+def test_signed_keys_of_any_range_beside_constant_ones_group_as_in_a_dictionary(keys):
+    columns = [np.array([k[i] for k in keys], dtype) for i, dtype in enumerate((np.uint16, np.int64, np.uint8))]
+    assert members(group_rows(*columns)) == list(by_dictionary(keys).values())
+
+
+def test_keys_that_are_not_whole_numbers_are_grouped_too():
+    assert members(group_rows(np.array([0.5, -1.0, 0.5, 0.25]))) == [[1], [3], [0, 2]]
+
+
 @given(rows_of_keys, st.data())
 def test_sums_are_those_of_a_dictionary_in_the_columns_own_type(keys, data):
     column = data.draw(st.lists(st.integers(-(2**40), 2**40), min_size=len(keys), max_size=len(keys)))

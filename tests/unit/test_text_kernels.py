@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import ipaddress
+from itertools import pairwise
 
 import fastavro
 import numpy as np
@@ -65,7 +66,7 @@ def texts_of(words):
     packed, bounds = packed_addresses(words)
     assert len(bounds) == len(words) + 1
     assert bounds[0] == 0
-    return [packed[a:b].tobytes().decode("ascii") for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [packed[a:b].tobytes().decode("ascii") for a, b in pairwise(bounds)]
 
 
 @given(
