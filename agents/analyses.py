@@ -19,7 +19,7 @@ from agents.context import Context
 from agents.links import LinkFollower
 from agents.publisher import Outgoing
 from agents.tables import Tables
-from agents.transport import FetchedBatch
+from agents.transport import FetchedBatch, fetched_batches
 from flowstream.analysis import Outcome
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, decode_block, encode_block
@@ -67,10 +67,8 @@ class AnalysesAgent:
 
     async def run(self, stream: Any) -> None:
         """Consume the flows topic for ever."""
-        async for event in stream.noack().events():
-            batch: FetchedBatch = event.value
-            if not batch.void:
-                await self.take(batch)
+        async for batch in fetched_batches(stream):
+            await self.take(batch)
 
     async def take(self, batch: FetchedBatch) -> None:
         """Apply one batch of blocks."""

@@ -14,7 +14,7 @@ from faust.types import TP
 from agents.context import Context
 from agents.publisher import Outgoing
 from agents.registry import WriterSchemas
-from agents.transport import FetchedBatch
+from agents.transport import FetchedBatch, fetched_batches
 from flowstream.blocks import SourcePartition, encode_block
 from flowstream.decode import Payloads, avro
 from flowstream.errors import BrokerError
@@ -56,10 +56,8 @@ class IngestAgent:
 
     async def run(self, stream: Any) -> None:
         """Consume the raw topics for ever."""
-        async for event in stream.noack().events():
-            batch: FetchedBatch = event.value
-            if not batch.void:
-                await self.take(batch)
+        async for batch in fetched_batches(stream):
+            await self.take(batch)
 
     async def take(self, batch: FetchedBatch) -> None:
         """Decode one batch and queue its blocks; it is acked once the brokers have them, which is not waited for."""

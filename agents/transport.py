@@ -17,7 +17,7 @@ This file is the only one that reaches below the documented surface of Faust and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import faust
@@ -96,6 +96,14 @@ class BatchSchema(faust.Schema):  # type: ignore[type-arg]
             return app.create_event(None, message.value, {}, message)
 
         return decode
+
+
+async def fetched_batches(stream: Any) -> AsyncIterator[FetchedBatch]:
+    """Yield the batches of an agent's stream, but for the void ones; each has to be acked by its reader."""
+    async for event in stream.noack().events():
+        batch: FetchedBatch = event.value
+        if not batch.void:
+            yield batch
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):

@@ -12,9 +12,6 @@ bounded for any input. A group that fits one block is computed once and kept for
 
 The sum is defined by condensed order alone: within a block the second half is added onto the first until one
 number is left, block sums are added with Neumaier's compensation (Z. angew. Math. Mech. 54, 1974).
-
-Numba's cache does not notice that a kernel called from another file has changed: whoever edits one of the
-``*_kernels`` modules must delete their ``.nbi`` and ``.nbc`` files from ``__pycache__``.
 """
 
 from __future__ import annotations
