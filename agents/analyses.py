@@ -68,7 +68,7 @@ class AnalysesAgent:
     async def run(self, stream: Any) -> None:
         """Consume the flows topic for ever."""
         async for batch in fetched_batches(stream):
-            await self.take(batch)
+            await self._context.or_crash(self.take(batch))
 
     async def take(self, batch: FetchedBatch) -> None:
         """Apply one batch of blocks."""

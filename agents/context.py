@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,8 @@ from flowstream import __version__
 from flowstream.metrics import Metrics
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -33,6 +37,19 @@ class Context:
     async def source_topics(self) -> tuple[tuple[str, int], ...]:
         """Return the input topics with their numbers of partitions, in the order of the settings."""
         return tuple([(i.topic, await self.consumer.partition_count(i.topic)) for i in self.settings.inputs])
+
+    async def or_crash(self, work: Awaitable[None]) -> None:
+        """Do a batch's work; what it raises ends the worker.
+
+        Faust would restart the agent and go on with the next batch: the one in hand would be missing from
+        every later result until a restart. A worker that ends is started again where it had committed.
+        """
+        try:
+            await work
+        except Exception as error:
+            log.critical("a batch could not be processed; the worker ends", exc_info=error)
+            await self.app.crash(error)
+            raise
 
     def lineage(self, topic: str, partition: int, first: int, last: int) -> list[tuple[str, bytes]]:
         """Return the headers that say where a record came from and what made it."""

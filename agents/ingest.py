@@ -19,7 +19,7 @@ from flowstream.blocks import SourcePartition, encode_block
 from flowstream.decode import Payloads, avro
 from flowstream.errors import BrokerError
 from flowstream.ingest import Ingest, Ingested
-from flowstream.pipeline import MESSAGES_PER_BLOCK, decode_context, ingest_config
+from flowstream.pipeline import MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK, decode_context, ingest_config
 from flowstream.topics import name
 
 #: Batches whose blocks are sent and not yet acknowledged: enough to decode one while others are on their way.
@@ -57,7 +57,7 @@ class IngestAgent:
     async def run(self, stream: Any) -> None:
         """Consume the raw topics for ever."""
         async for batch in fetched_batches(stream):
-            await self.take(batch)
+            await self._context.or_crash(self.take(batch))
 
     async def take(self, batch: FetchedBatch) -> None:
         """Decode one batch and queue its blocks; it is acked once the brokers have them, which is not waited for."""
@@ -67,8 +67,7 @@ class IngestAgent:
             if self._formats[batch.tp.topic] == avro.WIRE_FORMAT:
                 await self._fetch_schemas(avro.schema_ids(payloads), batch)
             sent: list[Awaitable[Any]] = []
-            for start in range(0, len(batch), MESSAGES_PER_BLOCK):
-                stop = start + MESSAGES_PER_BLOCK
+            for start, stop in payloads.cuts(MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK):
                 part = payloads.slice(start, stop), offsets[start:stop], times[start:stop]
                 with self._context.metrics.decode_seconds.time():
                     ingested, records = await asyncio.to_thread(self._work, source.ingest, *part)
@@ -138,6 +137,9 @@ class IngestAgent:
         committed = self._context.consumer.committed.get(tp)
         watermark_ns = int(committed.state) if committed is not None and committed.state else None
         config = ingest_config(self._context.settings, await self._context.source_topics())
+        known = self._sources.get(tp)
+        if known is not None and known.epoch == epoch:
+            return known  # the timer and the agent both wait for the answer above
         partition = SourcePartition(tp.topic, tp.partition)
         next_offset = None if committed is None else committed.offset
         ingest = Ingest(config, partition, self._formats[tp.topic], watermark_ns, next_offset)

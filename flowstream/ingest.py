@@ -21,6 +21,9 @@ from flowstream.decode import DecodeContext, Payloads, decode
 from flowstream.errors import Reason
 from flowstream.normalise import Normalisation, normalise
 
+#: A message's rows cannot be cut over several blocks, which cover whole messages: at 162 bytes a row, 10 MB.
+ROWS_PER_MESSAGE_MAX = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class IngestConfig:
@@ -97,10 +100,12 @@ class Ingest:
         reference = None if timestamps_ns is None else timestamps_ns[message]
         flows, out_of_range = normalise(decoded.flows, self._config.normalisation, reference)
         reasons = dict(zip(decoded.rejected.tolist(), decoded.reasons.tolist(), strict=True))
-        if out_of_range.any():
-            absurd = np.unique(message[out_of_range])
+        crowded = np.flatnonzero(np.bincount(message) > ROWS_PER_MESSAGE_MAX)
+        absurd = np.unique(message[out_of_range])
+        if len(absurd) or len(crowded):
             reasons |= dict.fromkeys(absurd.tolist(), int(Reason.TIME_OUT_OF_RANGE))
-            kept = ~np.isin(message, absurd)
+            reasons |= dict.fromkeys(crowded.tolist(), int(Reason.TOO_LARGE))
+            kept = ~np.isin(message, np.concatenate([absurd, crowded]))
             flows, message = flows.take(kept), message[kept]
         flows = flows.replace(origin_offset=offsets[message], origin_id=np.full(len(flows), self._origin_id, np.uint32))
         flows, rows_late = self._judge_lateness(flows)

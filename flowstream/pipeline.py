@@ -26,8 +26,10 @@ from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 
-#: Messages of one block at the most: keeps a block of one-row messages well below a megabyte.
+#: What one block covers at the most. Rows of a block take 162 bytes each before compression, whatever their
+#: message took: two megabytes of the tersest JSON are twelve of a block.
 MESSAGES_PER_BLOCK = 8192
+PAYLOAD_BYTES_PER_BLOCK = 2 << 20
 
 
 def decode_context(chosen: Input, writer_schemas: Mapping[int, Any] | None = None) -> DecodeContext:

@@ -47,6 +47,17 @@ class Payloads:
         stop = min(stop, len(self))
         return Payloads(self.buffer, self.bounds[start : stop + 1], self.null[start:stop])
 
+    def cuts(self, messages_max: int, bytes_max: int) -> list[tuple[int, int]]:
+        """Return runs of messages, each of so many and so many bytes at the most, or of one message."""
+        runs: list[tuple[int, int]] = []
+        start = 0
+        while start < len(self):
+            fits = int(np.searchsorted(self.bounds, self.bounds[start] + bytes_max, "right")) - 1
+            stop = min(max(fits, start + 1), start + messages_max, len(self))
+            runs.append((start, stop))
+            start = stop
+        return runs
+
     def values(self) -> list[bytes]:
         """Return the messages as bytes objects; a null one as ``b""``."""
         cuts = self.bounds.tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -127,3 +127,17 @@ class Stage:
     def verbs(self) -> list[str]:
         """Return what was done, in order."""
         return [verb for verb, _ in self.done]
+
+
+class FakeStream:
+    """A stream that holds the given batches and then ends."""
+
+    def __init__(self, batches: list[FetchedBatch]) -> None:
+        self._batches = batches
+
+    def noack(self) -> FakeStream:
+        return self
+
+    async def events(self) -> AsyncIterator[Any]:
+        for batch in self._batches:
+            yield SimpleNamespace(value=batch)

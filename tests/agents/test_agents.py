@@ -16,7 +16,7 @@ from flowstream.batch import FlowBatch, Quality
 from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
 from flowstream.settings import load
 from flowstream.topics import name
-from tests.agents.fakes import Stage
+from tests.agents.fakes import FakeStream, Stage
 from tests.builders import T0_NS, flows, goflow2_v2
 
 RAW = "flow-messages"
@@ -200,3 +200,17 @@ async def test_progress_of_another_pane_length_stops_the_worker_with_a_reason(st
     await analyses(stage).take(stage.batch(flows_topic(stage), blocks([0])))
     assert "time.pane_s" in str(stage.crashed[0])
     assert stage.verbs() == []
+
+
+async def test_a_batch_that_cannot_be_processed_ends_the_worker_rather_than_being_skipped(stage: Stage) -> None:
+    agent = IngestAgent(stage.context)
+
+    async def refuse(_records: object) -> None:
+        raise RuntimeError("no room")
+
+    stage.publisher.enqueue = refuse  # type: ignore[assignment,method-assign]
+    batches = [stage.batch(RAW, [goflow2_v2()], first=i, at_ms=T0_NS // 10**6) for i in range(2)]
+    with pytest.raises(RuntimeError):
+        await agent.run(FakeStream(batches))
+    assert [str(e) for e in stage.crashed] == ["no room"]
+    assert "ack" not in stage.verbs()

@@ -11,7 +11,7 @@ from flowstream.blocks import SourcePartition
 from flowstream.decode import Payloads
 from flowstream.errors import Reason
 from flowstream.ingest import Ingest, IngestConfig, route
-from tests.builders import T0_NS, goflow2_v2
+from tests.builders import T0_NS, delimited, goflow2_v2
 
 SOURCE = SourcePartition("raw", 0)
 CONFIG = IngestConfig((("raw", 1),), destinations=3, out_of_orderness_ns=2_000_000_000)
@@ -140,3 +140,20 @@ def test_neighbouring_addresses_spread_evenly() -> None:
     counts = np.bincount(route(words, 8), minlength=8)
     assert counts.min() > 4_500
     assert counts.max() < 5_500
+
+
+def test_a_message_with_more_rows_than_a_block_may_hold_is_rejected_alone() -> None:
+    crowded = delimited(*[goflow2_v2(bytes=1)] * 70_000)
+    rows, (outcome,) = ingest_all([*messages([0]), crowded, *messages([1])], [])
+    assert [(r.offset, r.reason) for r in outcome.rejected] == [(1, Reason.TOO_LARGE)]
+    assert rows.origin_offset.tolist() == [0, 2]
+
+
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 20), st.integers(1, 120))
+def test_cuts_cover_every_message_once_within_the_limits(sizes: list[int], most: int, most_bytes: int) -> None:
+    payloads = Payloads.from_values([b"x" * size for size in sizes])
+    runs = payloads.cuts(most, most_bytes)
+    assert [i for start, stop in runs for i in range(start, stop)] == list(range(len(sizes)))
+    for start, stop in runs:
+        assert 1 <= stop - start <= most
+        assert sum(sizes[start:stop]) <= most_bytes or stop - start == 1
