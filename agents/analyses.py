@@ -15,11 +15,11 @@ from typing import Any
 
 from faust.types import TP
 
+from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
 from agents.links import LinkFollower
 from agents.publisher import Outgoing
 from agents.tables import Tables
-from agents.transport import FetchedBatch, fetched_batches
 from flowstream.analysis import Outcome
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, decode_block, encode_block
@@ -87,7 +87,7 @@ class AnalysesAgent:
         batch.release()
         part.unacked.append(batch)
         self._count(batch.tp, done, part)
-        if done.panes:
+        if done.panes or part.work.analysis.position >= part.unacked[0].next_offset:
             self._store(batch.tp, part, done)
 
     def _store(self, tp: TP, part: _Part, done: _Done) -> None:
@@ -121,6 +121,7 @@ class AnalysesAgent:
             await self._context.app.crash(error)
             return None
         position = 0 if progress is None else progress.position
+        self._rewound.pop(tp, None)
         self._parts[tp] = _Part(work, batch.epoch, position)
         return self._parts[tp]
 

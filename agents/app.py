@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from agents.analyses import AnalysesAgent
+from agents.batches import BatchSchema
 from agents.client import faust_credentials
 from agents.context import Context
 from agents.ingest import IngestAgent
@@ -21,7 +22,7 @@ from agents.links import LinkFollower
 from agents.publisher import Publisher
 from agents.registry import register_schemas
 from agents.tables import Tables
-from agents.transport import BatchSchema, BatchTransport
+from agents.transport import BatchTransport
 from agents.web import add_views
 from flowstream import __version__
 from flowstream.metrics import Metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Context:
         except Exception as error:
             log.critical("a batch could not be processed; the worker ends", exc_info=error)
             await self.app.crash(error)
-            raise
+            await asyncio.Event().wait()  # until the agent is cancelled: no other batch may overtake this one
 
     def lineage(self, topic: str, partition: int, first: int, last: int) -> list[tuple[str, bytes]]:
         """Return the headers that say where a record came from and what made it."""

@@ -11,10 +11,10 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
 from agents.publisher import Outgoing
 from agents.registry import WriterSchemas
-from agents.transport import FetchedBatch, fetched_batches
 from flowstream.blocks import SourcePartition, encode_block
 from flowstream.decode import Payloads, avro
 from flowstream.errors import BrokerError
@@ -51,6 +51,7 @@ class IngestAgent:
         self._dead_letters = name(context.settings, "dead-letters")
         self._writers = WriterSchemas(context.settings)
         self._contexts = {i.topic: decode_context(i, self._writers.known) for i in context.settings.inputs}
+        self._failed = False
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._unacknowledged: set[asyncio.Task[None]] = set()
 
@@ -62,8 +63,11 @@ class IngestAgent:
     async def take(self, batch: FetchedBatch) -> None:
         """Decode one batch and queue its blocks; it is acked once the brokers have them, which is not waited for."""
         source = await self._source(batch.tp, batch.epoch)
+        if self._failed:
+            await asyncio.Event().wait()  # the worker is ending: nothing may overtake what was not acknowledged
         async with source.lock:
             payloads, offsets, times = batch.payloads(), batch.offsets(), batch.timestamps_ns()
+            batch.release()
             if self._formats[batch.tp.topic] == avro.WIRE_FORMAT:
                 await self._fetch_schemas(avro.schema_ids(payloads), batch)
             sent: list[Awaitable[Any]] = []
@@ -101,6 +105,7 @@ class IngestAgent:
         try:
             await asyncio.gather(*sent)
         except KafkaError as error:
+            self._failed = True
             await self._context.app.crash(error)
         else:
             self._context.consumer.ack_batch(batch, state)
@@ -134,12 +139,12 @@ class IngestAgent:
         known = self._sources.get(tp)
         if known is not None and known.epoch == epoch:
             return known
-        committed = self._context.consumer.committed.get(tp)
-        watermark_ns = int(committed.state) if committed is not None and committed.state else None
         config = ingest_config(self._context.settings, await self._context.source_topics())
         known = self._sources.get(tp)
         if known is not None and known.epoch == epoch:
             return known  # the timer and the agent both wait for the answer above
+        committed = self._context.consumer.committed.get(tp)
+        watermark_ns = int(committed.state) if committed is not None and committed.state else None
         partition = SourcePartition(tp.topic, tp.partition)
         next_offset = None if committed is None else committed.offset
         ingest = Ingest(config, partition, self._formats[tp.topic], watermark_ns, next_offset)

@@ -74,7 +74,10 @@ class LinkFollower:
             else:
                 self._rows[record.key] = row
         if changed:
-            self.table = LinkTable.from_rows([self._rows[k] for k in sorted(self._rows)])
+            try:
+                self.table = LinkTable.from_rows([self._rows[k] for k in sorted(self._rows)])
+            except SettingsError as error:  # two keys for one link: the producer's, to be mended there
+                log.warning("the links topic contradicts itself (%s); going on with the links there were", error)
 
 
 def _link(value: bytes) -> dict[str, Any] | None:

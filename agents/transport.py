@@ -16,94 +16,20 @@ This file is the only one that reaches below the documented surface of Faust and
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-import faust
-import numpy as np
 from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
-from numpy.typing import NDArray
 
-from flowstream.decode import Payloads
+from agents.batches import Committed, FetchedBatch
 
 FETCH_WAIT_MS = 100
-
-
-class Committed(NamedTuple):
-    """A committed position and the state that was committed with it ("" where none was)."""
-
-    offset: int
-    state: str
-
-
-class FetchedBatch:
-    """Consecutive records of one partition, as fetched."""
-
-    __slots__ = ("_consumer", "acked", "epoch", "first_offset", "next_offset", "records", "state", "tp")
-
-    def __init__(self, tp: TP, records: list[Any], epoch: int, consumer: BatchConsumer) -> None:
-        self.tp = tp
-        self.records = records
-        self.epoch = epoch
-        self.acked = False
-        self.state = ""
-        self.first_offset: int = records[0].offset
-        self.next_offset: int = records[-1].offset + 1
-        self._consumer = consumer
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def release(self) -> None:
-        """Drop the records: what is left is enough to ack the batch later."""
-        self.records = []
-
-    @property
-    def void(self) -> bool:
-        """Whether the partition was moved or lost since this was fetched."""
-        return self._consumer.epoch(self.tp) != self.epoch
-
-    def payloads(self) -> Payloads:
-        """Return the records' values."""
-        return Payloads.from_values([r.value for r in self.records])
-
-    def offsets(self) -> NDArray[np.int64]:
-        """Return the records' offsets."""
-        return np.fromiter((r.offset for r in self.records), np.int64, len(self.records))
-
-    def timestamps_ns(self) -> NDArray[np.int64]:
-        """Return the records' timestamps: the log's clock."""
-        return np.fromiter((r.timestamp for r in self.records), np.int64, len(self.records)) * 1_000_000
-
-
-class BatchSchema(faust.Schema):  # type: ignore[type-arg]
-    """Hand a fetched batch through Faust as it is."""
-
-    async def decode(self, app: Any, message: Any, *, propagate: bool = False) -> Any:  # noqa: ARG002
-        """Make the event; there is nothing to decode yet."""
-        return app.create_event(None, message.value, {}, message)
-
-    def compile(self, app: Any, **_options: Any) -> Any:
-        """Return the function Faust calls for each message."""
-
-        async def decode(message: Any, **_: Any) -> Any:
-            return app.create_event(None, message.value, {}, message)
-
-        return decode
-
-
-async def fetched_batches(stream: Any) -> AsyncIterator[FetchedBatch]:
-    """Yield the batches of an agent's stream, but for the void ones; each has to be acked by its reader."""
-    async for event in stream.noack().events():
-        batch: FetchedBatch = event.value
-        if not batch.void:
-            yield batch
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -116,6 +42,25 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         # A fetch that asks only partitions without news holds its broker's one connection for as long as this.
         client._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
         return client
+
+    async def _fetch_records(self, *args: Any, **options: Any) -> Any:
+        """Fetch, and make batches here: this thread does one thing at a time, so the epoch is that of the position."""
+        fetched = await super()._fetch_records(*args, **options)
+        consumer = self.consumer
+        return {
+            tp: [FetchedBatch(tp, records, consumer.epoch(tp), consumer)]
+            if records and consumer.is_batched(tp.topic)
+            else records
+            for tp, records in fetched.items()
+        }
+
+    async def rewind(self, tp: TP, offset: int) -> None:
+        """Move a partition's reading position."""
+        await self.call_thread(self._rewind, tp, offset)
+
+    async def _rewind(self, tp: TP, offset: int) -> None:
+        self._ensure_consumer().seek(TopicPartition(tp.topic, tp.partition), offset)
+        self.consumer.move([tp])
 
     async def seek_to_committed(self) -> Any:
         """Move every assigned partition to its committed offset, or to where a new group starts."""
@@ -146,6 +91,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             # dropped by a rebalance would never be read again. Not awaited: a running fetch takes seconds.
             reset = client._fetcher.request_offset_reset(fresh, OffsetResetStrategy.EARLIEST)  # noqa: SLF001
             reset.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.consumer.move(positions)
         return positions
 
     async def partition_count(self, topic: str) -> int:
@@ -189,6 +135,7 @@ class BatchConsumer(driver.Consumer):
         self._noted: dict[TP, deque[FetchedBatch | _Revision]] = {}
         self._epochs: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
+        self._read_offset = _ReadOffsets(self.is_batched)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -205,24 +152,16 @@ class BatchConsumer(driver.Consumer):
         """Return a number that changes whenever the partition's reading position was moved."""
         return self._epochs.get(tp, 0)
 
-    def _move(self, tps: Iterable[TP]) -> None:
+    def move(self, tps: Iterable[TP]) -> None:
+        """Say that reading positions were moved; called from the client thread, together with the moving."""
         for tp in tps:
             self._epochs[tp] = self.epoch(tp) + 1
-            self._noted.pop(tp, None)
-
-    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
-        fetched = await super()._getmany(active_partitions=active_partitions, timeout=timeout)
-        if not fetched:
-            return fetched
-        return {
-            tp: [FetchedBatch(tp, records, self.epoch(tp), self)] if records and self.is_batched(tp.topic) else records
-            for tp, records in fetched.items()
-        }
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, FetchedBatch):
             return super()._to_message(tp, record)
-        self._noted.setdefault(tp, deque()).append(record)
+        if not record.void:
+            self._noted.setdefault(tp, deque()).append(record)
         last = record.records[-1]
         # The message stands at its last offset: Faust drops messages below the offset it has read.
         message = ConsumerMessage(
@@ -242,27 +181,31 @@ class BatchConsumer(driver.Consumer):
         batch.acked = True
 
     def revise_state(self, tp: TP, state: str) -> None:
-        """Change the state to commit with the position that is committed already."""
+        """Change the state to commit with the last acked position, which may be committed already."""
         noted = self._noted.setdefault(tp, deque())
-        if not noted and tp in self.committed:
-            noted.append(_Revision(self.committed[tp].offset, state))
+        if noted and noted[-1].acked:
+            noted[-1].state = state
+        elif not noted and tp in self.committed:
+            noted.append(_Revision(self.committed[tp].offset, state, self.epoch(tp)))
 
-    def _committable(self) -> dict[TP, Committed]:
-        """Take the acked run off the head of each partition's notes."""
-        ready: dict[TP, Committed] = {}
+    def _committable(self) -> dict[TP, tuple[Committed, int]]:
+        """Take the acked run off the head of each partition's notes: positions with their epochs."""
+        ready: dict[TP, tuple[Committed, int]] = {}
         for tp, noted in self._noted.items():
-            while noted and noted[0].acked:
+            while noted and (noted[0].acked or noted[0].epoch != self.epoch(tp)):
                 batch = noted.popleft()
-                ready[tp] = Committed(batch.next_offset, batch.state)
+                if batch.epoch == self.epoch(tp):
+                    ready[tp] = Committed(batch.next_offset, batch.state), batch.epoch
         return ready
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: FBT001, FBT002
         """Commit batched topics by their acked runs, then the others as Faust does."""
-        ready = self._committable()
+        taken = self._committable()
         done = False
-        if ready:
+        if taken:
             # Whatever was sent because of these batches goes first: state before position.
             await self.app.producer.flush()
+            ready = {tp: position for tp, (position, epoch) in taken.items() if epoch == self.epoch(tp)}
             done = await self._thread.commit_with_state(ready)
             if done:
                 self.committed.update(ready)
@@ -270,19 +213,13 @@ class BatchConsumer(driver.Consumer):
                 self.app.monitor.on_tp_commit({tp: c.offset for tp, c in ready.items()})
         return bool(await super().force_commit(topics, start_new_transaction)) or done
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Move to the committed offsets: batches on their way are void."""
-        self._move(list(self.assignment()))
-        return await super().seek_to_committed()
-
     async def rewind(self, tp: TP, offset: int) -> None:
         """Read a partition again from an offset below the committed one."""
-        self._move([tp])
-        await self.seek(tp, offset)
+        await self._thread.rewind(tp, offset)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was noted of lost partitions."""
-        self._move(revoked)
+        self.move(revoked)
         await super().on_partitions_revoked(revoked)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
@@ -296,9 +233,26 @@ class _Revision:
 
     acked = True
 
-    def __init__(self, next_offset: int, state: str) -> None:
+    def __init__(self, next_offset: int, state: str, epoch: int) -> None:
         self.next_offset = next_offset
         self.state = state
+        self.epoch = epoch
+
+
+class _ReadOffsets(defaultdict[TP, int | None]):
+    """What Faust drops messages below: nothing for batched topics, where a rewind may bring lower ones."""
+
+    def __init__(self, is_batched: Callable[[str], bool]) -> None:
+        super().__init__(lambda: None)
+        self._is_batched = is_batched
+
+    def __setitem__(self, tp: TP, offset: int | None) -> None:
+        super().__setitem__(tp, None if self._is_batched(tp.topic) else offset)
+
+    def update(self, other: Mapping[TP, int | None]) -> None:  # type: ignore[override]
+        """Set each: dict.update would go round ``__setitem__``."""
+        for tp, offset in other.items():
+            self[tp] = offset
 
 
 class BatchTransport(driver.Transport):

@@ -9,6 +9,7 @@ gives the same results as never having stopped, and says nothing twice below the
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -42,20 +43,21 @@ class Progress(msgspec.Struct, frozen=True):
     position: int  # first flows offset that still holds rows of an open or looked-back pane
     next_offset: int  # first flows offset not yet read when this was written
     closed: int | None  # panes below are closed and their results sent
+    closed_at_position: int | None  # what closed was when the block at position was taken in
     expected: list[tuple[str, int]]
     sources: list[SourceProgress]  # as of position
     operators: dict[str, bytes]  # snapshots, as of closed
 
     def encode(self) -> bytes:
         """Return the record's bytes."""
-        return msgspec.msgpack.encode(self)
+        return zlib.compress(msgspec.msgpack.encode(self), 1)
 
     @classmethod
     def decode(cls, raw: bytes) -> Progress:
         """Read the record; StateError if this version cannot."""
         try:
-            progress = msgspec.msgpack.decode(raw, type=cls)
-        except (msgspec.DecodeError, ValueError) as error:
+            progress = msgspec.msgpack.decode(zlib.decompress(raw), type=cls)
+        except (msgspec.DecodeError, ValueError, zlib.error) as error:
             raise StateError(f"not a progress record: {error}") from error
         if progress.version != PROGRESS_VERSION:
             raise StateError(f"a progress record of version {progress.version}, not {PROGRESS_VERSION}")
@@ -89,6 +91,7 @@ class Analysis:
         self._lookback = max((o.lookback for o in operators), default=0)
         self._watermarks = Watermarks()
         self._trailing = Watermarks()  # as of the position
+        self._trailing_closed: int | None = None
         self._panes = PaneAssembly(pane_ns)
         self._history: deque[Pane] = deque(maxlen=self._lookback + 1)
         self._retained: deque[_Retained] = deque()
@@ -167,6 +170,7 @@ class Analysis:
             self.position,
             self._next_offset,
             self._panes.closed,
+            self._trailing_closed,
             list(self._trailing.expected),
             [
                 SourceProgress(*source, state.applied, state.watermark_ns, state.idle)
@@ -216,6 +220,11 @@ class Analysis:
         keep_from = closed - self._lookback
         while self._retained and (self._retained[0].last_pane is None or self._retained[0].last_pane < keep_from):
             self._trailing.take(self._retained.popleft().block)
+            watermark_ns = self._trailing.watermark_ns
+            if watermark_ns is not None:
+                # The watermark goes back when an idle source partition returns; what is closed stays closed.
+                bound = watermark_ns // self._panes.pane_ns
+                self._trailing_closed = max(bound, self._trailing_closed or bound)
 
     def _restore(self, progress: Progress) -> None:
         if progress.pane_ns != self._panes.pane_ns:
@@ -233,9 +242,7 @@ class Analysis:
         self._next_offset = progress.position
         self._read_before = progress.next_offset
         self._said_before = progress.closed or 0
-        at_position = self._watermarks.watermark_ns
-        if at_position is not None:
-            self._panes.closed = at_position // self._panes.pane_ns
+        self._panes.closed = self._trailing_closed = progress.closed_at_position
         for operator in self.operators:
             if operator.name in progress.operators:
                 operator.restore(progress.operators[operator.name])

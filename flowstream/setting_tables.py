@@ -125,7 +125,7 @@ class Elephants(Section):
     rate_bps_min: float | None = Field(
         None, gt=0, description="publish flows over links of unknown capacity above this rate"
     )
-    flows_max: int = Field(50_000, ge=1, description="suspicious or active flows tracked per partition at most")
+    flows_max: int = Field(20_000, ge=1, le=50_000, description="suspicious or active flows per partition at most")
 
 
 class Sources(Section):

@@ -10,9 +10,9 @@ from typing import Any
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
+from agents.batches import Committed, FetchedBatch
 from agents.context import Context
 from agents.publisher import Outgoing
-from agents.transport import Committed, FetchedBatch
 from flowstream.analysis import Progress
 from flowstream.links import LinkTable
 from flowstream.metrics import Metrics

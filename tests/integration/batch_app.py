@@ -14,7 +14,7 @@ from pathlib import Path
 import faust
 
 from agents.app import BATCHES_BUFFERED, FlowstreamApp
-from agents.transport import BatchSchema, FetchedBatch
+from agents.batches import BatchSchema, FetchedBatch
 
 
 def main() -> None:

@@ -19,11 +19,11 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from agents.analyses import AnalysesAgent
+from agents.batches import Committed, FetchedBatch
 from agents.context import Context
 from agents.ingest import IngestAgent
 from agents.publisher import Outgoing
 from agents.tables import Tables
-from agents.transport import Committed, FetchedBatch
 from flowstream import schemas
 from flowstream.batch import FlowBatch
 from flowstream.blocks import decode_block
