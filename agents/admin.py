@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from agents.client import client_options
 from flowstream.errors import BrokerError
 from flowstream.settings import Settings
 from flowstream.topics import TopicSpec, specs
+
+LISTED_WITHIN_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,17 @@ async def create_topics(settings: Settings) -> list[str]:
                     raise BrokerError(
                         f"topic {topic} could not be created: {error.__name__} {' '.join(map(str, message))}"
                     )
+            await _until_listed(client, {spec.name for spec in made})
         return [spec.name for spec in made]
+
+
+async def _until_listed(client: Any, topics: set[str]) -> None:
+    """Wait until the broker shows topics that it has just made: the next command looks for them."""
+    for _ in range(LISTED_WITHIN_S * 10):
+        if topics <= set(await client.list_topics()):
+            return
+        await asyncio.sleep(0.1)
+    raise BrokerError(f"the broker does not show new topics within {LISTED_WITHIN_S} s")
 
 
 def _new(spec: TopicSpec, replication: int) -> NewTopic:

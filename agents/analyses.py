@@ -63,7 +63,6 @@ class AnalysesAgent:
         self._tables = tables
         self._links = links
         self._parts: dict[TP, _Part] = {}
-        self._rewound: dict[TP, int] = {}
 
     async def run(self, stream: Any) -> None:
         """Consume the flows topic for ever."""
@@ -105,15 +104,17 @@ class AnalysesAgent:
         progress = self._tables.progress(tp.partition)
         if progress is not None and progress.position < batch.first_offset:
             # A worker that did not know it had been replaced may have stored an older record than the
-            # committed offset belongs to. What lies between is still in the log: read it again.
-            if self._rewound.get(tp) != progress.position:
-                self._rewound[tp] = progress.position
+            # committed offset belongs to. What lies between is still in the log: read it again. Faust may
+            # move the position back to the committed one meanwhile; then this is said once more.
+            if await self._context.consumer.log_start(tp) <= progress.position:
                 await self._context.consumer.rewind(tp, progress.position)
                 return None
             log.error(
                 "%s: offsets %d to %d are gone (retention): windows open at that time are incomplete",
-                tp, progress.position, batch.first_offset,
-            )  # fmt: skip
+                tp,
+                progress.position,
+                batch.first_offset,
+            )
         try:
             work = PartitionAnalysis(self._context.settings, self._links.table, progress)
         except StateError as error:
@@ -121,7 +122,6 @@ class AnalysesAgent:
             await self._context.app.crash(error)
             return None
         position = 0 if progress is None else progress.position
-        self._rewound.pop(tp, None)
         self._parts[tp] = _Part(work, batch.epoch, position)
         return self._parts[tp]
 

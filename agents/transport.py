@@ -213,6 +213,11 @@ class BatchConsumer(driver.Consumer):
                 self.app.monitor.on_tp_commit({tp: c.offset for tp, c in ready.items()})
         return bool(await super().force_commit(topics, start_new_transaction)) or done
 
+    async def log_start(self, tp: TP) -> int:
+        """Return the offset of the oldest record there is."""
+        starts = await self.earliest_offsets(tp)
+        return min(starts.values())
+
     async def rewind(self, tp: TP, offset: int) -> None:
         """Read a partition again from an offset below the committed one."""
         await self._thread.rewind(tp, offset)

@@ -25,6 +25,7 @@ from flowstream.settings import Settings
 class FakeConsumer:
     done: list[tuple[str, Any]]
     partitions: int = 1
+    start: int = 0
     flow_active: bool = True
     ends: dict[TP, int] = field(default_factory=dict)
     committed: dict[TP, Committed] = field(default_factory=dict)
@@ -48,6 +49,9 @@ class FakeConsumer:
 
     def revise_state(self, tp: TP, state: str) -> None:
         self.done.append(("state", (tp, state)))
+
+    async def log_start(self, _tp: TP) -> int:
+        return self.start
 
     async def rewind(self, tp: TP, offset: int) -> None:
         self.epochs[tp] = self.epoch(tp) + 1

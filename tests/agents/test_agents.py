@@ -173,9 +173,8 @@ async def test_progress_whose_offsets_are_gone_is_gone_on_with_and_said(stage: S
     topic = flows_topic(stage)
     made = blocks([0, 20, 40, 60])
     await analyses(stage).take(stage.batch(topic, made[:2]))
-    after = analyses(stage)
-    await after.take(stage.batch(topic, made[3:], first=3))
-    await after.take(stage.batch(topic, made[3:], first=3))
+    stage.consumer.start = 3
+    await analyses(stage).take(stage.batch(topic, made[3:], first=3))
     assert "are gone" in caplog.text
     assert stage.value("block_gaps_total") >= 1
 

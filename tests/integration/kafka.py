@@ -61,6 +61,21 @@ def read_all(broker: str, topic: str) -> list[Any]:
     return asyncio.run(go())
 
 
+def commit(broker: str, group: str, offsets: dict[tuple[str, int], int]) -> None:
+    """Set a group's committed offsets; the group must be empty."""
+
+    async def go() -> None:
+        consumer = AIOKafkaConsumer(bootstrap_servers=broker, group_id=group, enable_auto_commit=False)
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(*tp) for tp in offsets])
+            await consumer.commit({TopicPartition(*tp): offset for tp, offset in offsets.items()})
+        finally:
+            await consumer.stop()
+
+    asyncio.run(go())
+
+
 def committed(broker: str, group: str) -> dict[tuple[str, int], tuple[int, str]]:
     """Return (offset, metadata) by (topic, partition) of a group."""
 

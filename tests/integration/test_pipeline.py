@@ -20,7 +20,7 @@ from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
 from flowstream.sources import SourceBlock
 from tests.goflow2 import Goflow2, Goflow2Error, find_goflow2, replay, udp_payloads
-from tests.integration.kafka import committed, read_all
+from tests.integration.kafka import commit, committed, read_all
 from tests.integration.lab import Lab
 from tests.waiting import wait_for
 
@@ -109,6 +109,30 @@ def _unchanging(lab: Lab) -> dict[str, dict[bytes, bytes]]:
     ended = sum(b"offset" in key for key in said["elephants"])
     last_window = max(said["sources"], default=b"")
     return said if ended == 3 and last_window >= b"1795224850000000000" else {}
+
+
+def test_progress_behind_the_committed_offset_is_read_again_from_its_position(lab: Lab) -> None:
+    """As after a worker that stored progress without knowing that it had been replaced."""
+    values = recorded()
+    expected = from_file(lab, values)
+    never_idle = {"FLOWSTREAM_TIME__IDLE_AFTER_S": "3600", "FLOWSTREAM_KAFKA__POLL_RECORDS_MAX": "200"}
+    lab.prepare(LINKS, raw_partitions=1)
+    for agents, part in (("ingest,analyses", values[:8_000]), ("ingest", values[8_000:])):
+        lab.send(part)
+        worker = lab.worker(agents, **never_idle)
+        end = 8_000 if agents != "ingest" else len(values)
+        wait_for(lambda end=end: committed(lab.broker, lab.app).get((lab.raw, 0), (0, ""))[0] == end, "the raw commit")
+        wait_for(lambda worker=worker: not worker.metric("offset_lag"), "no lag")
+        assert worker.stop() == 0
+    flows = lab.topic("flows")
+    ends = Counter(record.partition for record in read_all(lab.broker, flows))
+    before = committed(lab.broker, lab.app)
+    ahead = {(flows, p): (before[flows, p][0] + 2 * end) // 3 for p, end in ends.items()}
+    assert all(ahead[tp] > before[tp][0] + 5 for tp in ahead)
+    commit(lab.broker, lab.app, ahead)
+    lab.worker(FLOWSTREAM_KAFKA__POLL_RECORDS_MAX="20", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="8192")
+    wait_for(lambda: from_kafka(lab) == expected or None, "the results of the file pipeline", 90)
+    wait_for(lambda: all(committed(lab.broker, lab.app)[tp][0] > ahead[tp] for tp in ahead), "commits to go on", 60)
 
 
 def test_two_workers_and_four_partitions_account_for_every_message(lab: Lab) -> None:

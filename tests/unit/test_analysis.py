@@ -213,3 +213,46 @@ def test_a_closed_pane_takes_no_more_rows() -> None:
         panes.add(FlowBatch.of(1, {"time_ns": np.array([5 * S - 1])}))
     panes.add(FlowBatch.of(1, {"time_ns": np.array([5 * S])}))
     assert panes.rows_open == 1
+
+
+def test_what_is_closed_stays_closed_over_a_restart_when_an_idle_source_returns() -> None:
+    two = (("raw", 2),)
+
+    def block(p: int, first: int, to: int, watermark_s: int | None, *seconds: int, idle: bool = False) -> Block:
+        rows = FlowBatch.of(
+            len(seconds),
+            {
+                "time_ns": np.array(seconds, np.int64) * S,
+                "origin_offset": np.arange(first, to),
+                "origin_id": [p] * len(seconds),
+            },
+        )
+        mark = None if watermark_s is None else watermark_s * S
+        return Block(SourcePartition("raw", p), first, to, mark, idle, two, rows)
+
+    log = list(
+        enumerate(
+            [
+                block(1, 0, 0, None, idle=True), block(0, 0, 1, 8, 10), block(0, 1, 1, 28, idle=True),
+                block(1, 0, 1, 3, 5), block(1, 1, 3, 24, 25, 26), block(0, 1, 2, 29, 31), block(1, 3, 4, 60, 62),
+                block(0, 2, 3, 61, 63),
+            ]
+        )
+    )  # fmt: skip
+
+    def run(stops: Sequence[int]) -> tuple[list[Result], int]:
+        analysis, results, late, at = Analysis([Recorder(9)], S), [], 0, 0
+        for stop in (*stops, len(log)):
+            for offset, one in log[at:stop]:
+                outcome = analysis.apply(offset, one)
+                results += outcome.results
+                late += len(outcome.late)
+            progress = Progress.decode(analysis.progress().encode())
+            if stop < len(log):
+                analysis, at = Analysis([Recorder(9)], S, progress), progress.position
+        return results + analysis.finish(), late
+
+    whole = run([])
+    assert whole[1] == 3, "rows 5, 25 and 26 came after the idle partition had let time pass"
+    for stop in range(1, len(log)):
+        assert run([stop]) == whole
