@@ -28,7 +28,7 @@ from tests.waiting import wait_for
 class Worker:
     """A ``flowstream worker`` process."""
 
-    def __init__(self, environment: dict[str, str], folder: Path, number: int, agents: str) -> None:
+    def __init__(self, environment: dict[str, str], folder: Path, number: int, command: Sequence[str]) -> None:
         self.port = free_port()
         self.log = folder / f"worker{number}.log"
         own = {
@@ -36,7 +36,6 @@ class Worker:
             "FLOWSTREAM_DATA_DIR": str(folder / f"worker{number}"),
         }
         with self.log.open("wb") as log:
-            command = [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "info", "--agents", agents]
             self.process = subprocess.Popen(command, env=os.environ | environment | own, stdout=log, stderr=log)
 
     def get(self, path: str) -> dict[str, Any]:
@@ -123,9 +122,10 @@ class Lab:
         """Put messages on the raw topic."""
         write(self.broker, self.raw, values, partitions)
 
-    def worker(self, agents: str = "ingest,analyses", **environment: str) -> Worker:
+    def worker(self, agents: str = "ingest,analyses", command: Sequence[str] = (), **environment: str) -> Worker:
         """Start a worker and wait until it has joined."""
-        worker = Worker(self.environment | environment, self.folder, len(self._workers), agents)
+        ours = [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "info", "--agents", agents]
+        worker = Worker(self.environment | environment, self.folder, len(self._workers), command or ours)
         self._workers.append(worker)
         try:
             wait_for(worker.ready, "the worker to join its group", 150)

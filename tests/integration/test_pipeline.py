@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,14 @@ def test_after_a_graceful_stop_no_message_is_read_twice_and_no_result_said_twice
     for stream in STREAMS:
         keys = [(r.partition, r.key) for r in read_all(lab.broker, lab.topic(stream))]
         assert len(keys) == len(set(keys)), stream
+
+
+def test_fausts_own_command_runs_the_same_worker(lab: Lab) -> None:
+    lab.prepare(LINKS, raw_partitions=1)
+    lab.send(recorded()[:500])
+    faust = Path(sys.executable).parent / "faust"
+    worker = lab.worker(command=[str(faust), "-A", "agents.app", "worker", "-l", "info"])
+    wait_for(lambda: worker.metric("rows_applied_total") == 500, "every row")
 
 
 def test_results_carry_their_lineage(lab: Lab) -> None:
