@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 PATHS := $(wildcard flowstream agents tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test lint fmt demo bench goldens clean
+.PHONY: help setup jars test lint fmt demo bench clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +45,6 @@ demo: setup ## show it at work on a recording of a small data-centre fabric
 bench: setup ## measure throughput, and compare with peers
 	@$(BIN)/python -m bench
 
-goldens: $(STAMP) ## write the expected results anew; read the difference before committing it
-	@$(BIN)/python -m tests.goldens
 
 clean: ## remove the environment, caches, local broker and build products
 	@rm -rf .venv .flowstream .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench/out
