@@ -45,7 +45,6 @@ demo: setup ## show it at work on a recording of a small data-centre fabric
 bench: setup ## measure throughput, and compare with peers
 	@$(BIN)/python -m bench
 
-
 clean: ## remove the environment, caches, local broker and build products
 	@rm -rf .venv .flowstream .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench/out
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -212,9 +212,8 @@ async def test_a_batch_that_cannot_be_processed_ends_the_worker_rather_than_bein
     stage.publisher.enqueue = refuse  # type: ignore[assignment,method-assign]
     batches = [stage.batch(RAW, [goflow2_v2()], first=i, at_ms=T0_NS // 10**6) for i in range(2)]
     running = asyncio.create_task(agent.run(FakeStream(batches)))
-    while not stage.crashed:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    done, _ = await asyncio.wait({running}, timeout=1)
     running.cancel()
+    assert not done, "the agent must not go on to the end of its stream"
     assert [str(e) for e in stage.crashed] == ["no room"], "the second batch must not be tried"
     assert "ack" not in stage.verbs()

@@ -1,14 +1,16 @@
 """Blocks: what goes in comes out, and nothing but a block is taken for one."""
 
 import contextlib
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowstream import schemas
 from flowstream.batch import COLUMNS, FlowBatch
-from flowstream.blocks import Block, SourcePartition, decode_block, encode_block, origin_id, origin_names
+from flowstream.blocks import ROWS_MAX, Block, SourcePartition, decode_block, encode_block, origin_id, origin_names
 from flowstream.errors import StateError
 
 SOURCES = (("flow-messages", 2), ("eve", 3))
@@ -67,6 +69,20 @@ def test_a_block_that_contradicts_itself_is_refused(changed: dict) -> None:
     block = Block(**(values | {"sources": SOURCES} | changed))
     with pytest.raises(StateError):
         decode_block(encode_block(block))
+
+
+@pytest.mark.parametrize("rows", [-1, ROWS_MAX + 1, 2**31 - 1])
+def test_a_lying_number_of_rows_is_refused_before_anything_is_allocated_for_it(rows: int) -> None:
+    name, record = schemas.single_object_decode(
+        encode_block(Block(SOURCE, 0, 1, 0, False, SOURCES, FlowBatch.zeros(1)))
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(StateError, match="rows"):
+            decode_block(schemas.single_object_encode(name, record | {"rows": rows}))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_equal_values_of_a_column_cost_one_value() -> None:
