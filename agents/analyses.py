@@ -83,7 +83,6 @@ class AnalysesAgent:
         await self._context.publisher.publish(done.outgoing)
         if batch.void:
             return
-        batch.release()
         part.unacked.append(batch)
         self._count(batch.tp, done, part)
         if done.panes or part.work.analysis.position >= part.unacked[0].next_offset:
@@ -127,18 +126,19 @@ class AnalysesAgent:
 
     def _work(self, part: _Part, batch: FetchedBatch) -> _Done:
         done = _Done()
-        for record in batch.records:
-            if record.offset < part.position:
+        records = batch.take()
+        for at, offset in enumerate(records.offsets.tolist()):
+            if offset < part.position:
                 continue
             try:
-                block = decode_block(record.value or b"")
+                block = decode_block(records.payloads[at])
             except StateError as error:
                 done.refused += 1
-                done.outgoing.append(self._dead_letter(batch.tp, record, str(error)))
+                done.outgoing.append(self._dead_letter(batch.tp, offset, records.payloads[at], str(error)))
                 continue
             part.work.tell_sources(block)
-            outcome = part.work.analysis.apply(record.offset, block)
-            self._add(done, batch.tp, record.offset, block, outcome)
+            outcome = part.work.analysis.apply(offset, block)
+            self._add(done, batch.tp, offset, block, outcome)
         headers = self._context.lineage(
             batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
         )
@@ -166,14 +166,13 @@ class AnalysesAgent:
         headers = self._context.lineage(tp.topic, tp.partition, offset, offset)
         return Outgoing(name(self._context.settings, "late"), tp.partition, key, encode_block(late), headers)
 
-    def _dead_letter(self, tp: TP, record: Any, detail: str) -> Outgoing:
-        log.warning("%s offset %d: %s", tp, record.offset, detail)
-        payload = record.value or b""
+    def _dead_letter(self, tp: TP, offset: int, payload: bytes, detail: str) -> Outgoing:
+        log.warning("%s offset %d: %s", tp, offset, detail)
         value = self._context.encoder.encode_record("dead_letter", {
-            "topic": tp.topic, "partition": tp.partition, "offset": record.offset, "format": "flow-block",
+            "topic": tp.topic, "partition": tp.partition, "offset": offset, "format": "flow-block",
             "reason": "malformed", "payload": payload[: self._context.payload_bytes_max], "payload_bytes": len(payload),
         })  # fmt: skip
-        key = f"{tp.topic}-{tp.partition}-{record.offset}".encode()
+        key = f"{tp.topic}-{tp.partition}-{offset}".encode()
         return Outgoing(name(self._context.settings, "dead-letters"), tp.partition, key, value)
 
     def _count(self, tp: TP, done: _Done, part: _Part) -> None:
@@ -190,6 +189,6 @@ class AnalysesAgent:
         watermark_ns = part.work.analysis.watermark_ns
         if watermark_ns is not None:
             metrics.watermark_lag_seconds.labels(tp.partition).set(time.time() - watermark_ns / 1e9)
-        end = self._context.consumer.highwater(tp)
-        if end is not None and part.unacked:  # type: ignore[redundant-expr]
-            metrics.offset_lag.labels(tp.topic, tp.partition).set(max(0, end - part.unacked[-1].next_offset))
+        lag = self._context.consumer.lag(tp, part.unacked[-1].next_offset)
+        if lag is not None:
+            metrics.offset_lag.labels(tp.topic, tp.partition).set(lag)

@@ -130,7 +130,6 @@ def _faust_app(settings: Settings) -> FlowstreamApp:
         broker_credentials=faust_credentials(kafka),
         broker_session_timeout=kafka.session_timeout_s,
         broker_heartbeat_interval=kafka.heartbeat_s,
-        broker_max_poll_records=kafka.poll_records_max,
         broker_commit_interval=1.0,
         broker_request_timeout=max(30.0, kafka.session_timeout_s + 5),
         consumer_max_fetch_size=kafka.fetch_bytes_max,

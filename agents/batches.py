@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import faust
-import numpy as np
+from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from faust.types import TP
-from numpy.typing import NDArray
 
-from flowstream.decode import Payloads
+from flowstream.record_batches import LegacyBatch, Records, WireBatch, read_batches
+
+_CODECS: dict[int, Callable[[memoryview], bytes]] = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
+
+
+def decompress(codec: int, packed: memoryview) -> bytes:
+    """Undo a record batch's compression; ValueError for a codec that Kafka does not have."""
+    if codec not in _CODECS:
+        raise ValueError(f"a record batch compressed with codec {codec}")
+    return _CODECS[codec](packed)
 
 
 class Epochs(Protocol):
@@ -31,41 +39,27 @@ class Committed(NamedTuple):
 class FetchedBatch:
     """Consecutive records of one partition, as fetched."""
 
-    __slots__ = ("_consumer", "acked", "epoch", "first_offset", "next_offset", "records", "state", "tp")
+    __slots__ = ("_batches", "_consumer", "acked", "epoch", "first_offset", "next_offset", "state", "tp")
 
-    def __init__(self, tp: TP, records: list[Any], epoch: int, consumer: Epochs) -> None:
+    def __init__(self, tp: TP, batches: Sequence[WireBatch | LegacyBatch], epoch: int, consumer: Epochs) -> None:
         self.tp = tp
-        self.records = records
         self.epoch = epoch
         self.acked = False
         self.state = ""
-        self.first_offset: int = records[0].offset
-        self.next_offset: int = records[-1].offset + 1
+        self.first_offset = batches[0].first_offset
+        self.next_offset = batches[-1].next_offset
+        self._batches = batches
         self._consumer = consumer
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def release(self) -> None:
-        """Drop the records: what is left is enough to ack the batch later."""
-        self.records = []
 
     @property
     def void(self) -> bool:
         """Whether the partition was moved or lost since this was fetched."""
         return self._consumer.epoch(self.tp) != self.epoch
 
-    def payloads(self) -> Payloads:
-        """Return the records' values."""
-        return Payloads.from_values([r.value for r in self.records])
-
-    def offsets(self) -> NDArray[np.int64]:
-        """Return the records' offsets."""
-        return np.fromiter((r.offset for r in self.records), np.int64, len(self.records))
-
-    def timestamps_ns(self) -> NDArray[np.int64]:
-        """Return the records' timestamps: the log's clock."""
-        return np.fromiter((r.timestamp for r in self.records), np.int64, len(self.records)) * 1_000_000
+    def take(self) -> Records:
+        """Return the records in columns, and drop the bytes they came in: what is left can be acked later."""
+        batches, self._batches = self._batches, ()
+        return read_batches(batches, decompress)
 
 
 class BatchSchema(faust.Schema):  # type: ignore[type-arg]

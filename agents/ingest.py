@@ -16,10 +16,11 @@ from agents.context import Context
 from agents.publisher import Outgoing
 from agents.registry import WriterSchemas
 from flowstream.blocks import SourcePartition, encode_block
-from flowstream.decode import Payloads, avro
+from flowstream.decode import avro
 from flowstream.errors import BrokerError
 from flowstream.ingest import Ingest, Ingested
 from flowstream.pipeline import MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK, decode_context, ingest_config
+from flowstream.record_batches import Records
 from flowstream.topics import name
 
 #: Batches whose blocks are sent and not yet acknowledged: enough to decode one while others are on their way.
@@ -66,18 +67,21 @@ class IngestAgent:
         if self._failed:
             await asyncio.Event().wait()  # the worker is ending: nothing may overtake what was not acknowledged
         async with source.lock:
-            payloads, offsets, times = batch.payloads(), batch.offsets(), batch.timestamps_ns()
-            batch.release()
+            records = await asyncio.to_thread(batch.take)
             if self._formats[batch.tp.topic] == avro.WIRE_FORMAT:
-                await self._fetch_schemas(avro.schema_ids(payloads), batch)
+                await self._fetch_schemas(avro.schema_ids(records.payloads), batch)
             sent: list[Awaitable[Any]] = []
-            for start, stop in payloads.cuts(MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK):
-                part = payloads.slice(start, stop), offsets[start:stop], times[start:stop]
+            cuts = records.payloads.cuts(MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK)
+            for start, stop in cuts or [(0, 0)]:
+                # Offsets behind the last record may be those of records that compaction took away.
+                to_offset = batch.next_offset if stop == len(records) else int(records.offsets[stop])
                 with self._context.metrics.decode_seconds.time():
-                    ingested, records = await asyncio.to_thread(self._work, source.ingest, *part)
+                    ingested, outgoing = await asyncio.to_thread(
+                        self._work, source.ingest, records.slice(start, stop), to_offset
+                    )
                 if batch.void:
                     return
-                sent.append(await self._context.publisher.enqueue(records))
+                sent.append(await self._context.publisher.enqueue(outgoing))
                 self._count(batch.tp, ingested)
             source.next_offset = batch.next_offset
             source.active_at = time.monotonic()
@@ -122,7 +126,7 @@ class IngestAgent:
                 continue
             source = await self._source(tp, consumer.epoch(tp))
             elapsed_s = time.monotonic() - source.active_at
-            if elapsed_s < idle_after_s or source.lock.locked() or not self._read_to_end(tp, source):
+            if elapsed_s < idle_after_s or source.lock.locked() or consumer.lag(tp, source.next_offset) != 0:
                 continue
             async with source.lock:
                 ingested = source.ingest.idle(round(elapsed_s * 1e9))
@@ -130,10 +134,6 @@ class IngestAgent:
                 await self._context.publisher.publish(self._blocks(ingested))
                 if consumer.epoch(tp) == source.epoch:
                     consumer.revise_state(tp, _state(source.ingest))
-
-    def _read_to_end(self, tp: TP, source: _Source) -> bool:
-        end: int | None = self._context.consumer.highwater(tp)  # None until the first answer of the broker
-        return end is not None and (source.next_offset or 0) >= end
 
     async def _source(self, tp: TP, epoch: int) -> _Source:
         known = self._sources.get(tp)
@@ -151,9 +151,11 @@ class IngestAgent:
         self._sources[tp] = _Source(ingest, epoch, next_offset)
         return self._sources[tp]
 
-    def _work(self, ingest: Ingest, payloads: Payloads, offsets: Any, times: Any) -> tuple[Ingested, list[Outgoing]]:
-        ingested = ingest.receive(payloads, offsets, times, self._contexts[ingest.source.topic])
-        records = list(self._blocks(ingested))
+    def _work(self, ingest: Ingest, records: Records, to_offset: int) -> tuple[Ingested, list[Outgoing]]:
+        ingested = ingest.receive(
+            records.payloads, records.offsets, records.timestamps_ns, self._contexts[ingest.source.topic], to_offset
+        )
+        outgoing = list(self._blocks(ingested))
         tp = ingest.source
         for bad in ingested.rejected:
             value = self._context.encoder.encode_record("dead_letter", {
@@ -163,8 +165,8 @@ class IngestAgent:
             })  # fmt: skip
             key = f"{tp.topic}-{tp.partition}-{bad.offset}".encode()
             destination = tp.partition % self._context.settings.topics.partitions
-            records.append(Outgoing(self._dead_letters, destination, key, value))
-        return ingested, records
+            outgoing.append(Outgoing(self._dead_letters, destination, key, value))
+        return ingested, outgoing
 
     def _blocks(self, ingested: Ingested) -> Iterable[Outgoing]:
         for destination, block in enumerate(ingested.blocks):
@@ -182,9 +184,9 @@ class IngestAgent:
             metrics.records_rejected.labels(tp.topic, bad.reason.label).inc()
 
     def _report_lag(self, tp: TP, next_offset: int) -> None:
-        end = self._context.consumer.highwater(tp)
-        if end is not None:
-            self._context.metrics.offset_lag.labels(tp.topic, tp.partition).set(max(0, end - next_offset))
+        lag = self._context.consumer.lag(tp, next_offset)
+        if lag is not None:
+            self._context.metrics.offset_lag.labels(tp.topic, tp.partition).set(lag)
 
 
 def _state(ingest: Ingest) -> str:

@@ -11,7 +11,8 @@ Rule 2: a commit carries a string beside the offset, the state that belongs to i
 Rule 3: a partition's epoch changes whenever its reading position was moved. Batches of an older epoch are
         void: their acks are ignored, and their readers must drop them.
 
-This file is the only one that reaches below the documented surface of Faust and aiokafka (both pinned).
+This file and ``agents/fetcher.py`` are the only ones that reach below the documented surface of Faust and
+aiokafka (both pinned).
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from agents import fetcher
 from agents.batches import Committed, FetchedBatch
 
 FETCH_WAIT_MS = 100
+
+fetcher.install()
 
 
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
@@ -41,18 +45,30 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         client = super()._create_worker_consumer(transport)
         # A fetch that asks only partitions without news holds its broker's one connection for as long as this.
         client._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
+        client._value_deserializer = fetcher.ColumnTopics(self.consumer.is_batched)  # noqa: SLF001
+        # Records of a transaction that was given up were never said.
+        client._isolation_level = "read_committed"  # noqa: SLF001
         return client
 
     async def _fetch_records(self, *args: Any, **options: Any) -> Any:
         """Fetch, and make batches here: this thread does one thing at a time, so the epoch is that of the position."""
-        fetched = await super()._fetch_records(*args, **options)
+        fetched: dict[TP, Any] = dict(await super()._fetch_records(*args, **options))
         consumer = self.consumer
-        return {
-            tp: [FetchedBatch(tp, records, consumer.epoch(tp), consumer)]
-            if records and consumer.is_batched(tp.topic)
-            else records
-            for tp, records in fetched.items()
-        }
+        for tp, records in fetched.items():
+            if records and consumer.is_batched(tp.topic):
+                batch = FetchedBatch(tp, records, consumer.epoch(tp), consumer)
+                consumer.delivered[tp] = batch.next_offset
+                fetched[tp] = [batch]
+        return fetched
+
+    def remaining(self, tp: TP) -> int | None:
+        """Return how many offsets of a partition are still to be fetched, None while that is not known."""
+        subscription = self._ensure_consumer()._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        state = None if assignment is None else assignment.state_value(tp)
+        if state is None or not state.has_valid_position or state.lso is None:
+            return None
+        return max(0, int(state.lso) - int(state.position))
 
     async def rewind(self, tp: TP, offset: int) -> None:
         """Move a partition's reading position."""
@@ -132,6 +148,7 @@ class BatchConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.committed: dict[TP, Committed] = {}
+        self.delivered: dict[TP, int] = {}  # the end of the last batch that was fetched
         self._noted: dict[TP, deque[FetchedBatch | _Revision]] = {}
         self._epochs: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
@@ -156,17 +173,17 @@ class BatchConsumer(driver.Consumer):
         """Say that reading positions were moved; called from the client thread, together with the moving."""
         for tp in tps:
             self._epochs[tp] = self.epoch(tp) + 1
+            self.delivered.pop(tp, None)
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, FetchedBatch):
             return super()._to_message(tp, record)
         if not record.void:
             self._noted.setdefault(tp, deque()).append(record)
-        last = record.records[-1]
         # The message stands at its last offset: Faust drops messages below the offset it has read.
         message = ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type, [], None, None,
-            None, 0, 0, tp, generation_id=self.app.consumer_generation_id,
+            tp.topic, tp.partition, record.next_offset - 1, 0.0, 0, [], None, None, None, 0, 0, tp,
+            generation_id=self.app.consumer_generation_id,
         )  # fmt: skip
         message.value = record  # type: ignore[assignment]
         return message
@@ -212,6 +229,16 @@ class BatchConsumer(driver.Consumer):
                 self._committed_offset.update({tp: c.offset for tp, c in ready.items()})
                 self.app.monitor.on_tp_commit({tp: c.offset for tp, c in ready.items()})
         return bool(await super().force_commit(topics, start_new_transaction)) or done
+
+    def lag(self, tp: TP, next_offset: int | None) -> int | None:
+        """Return how many offsets lie between where a reader stands and what can be read; None: not known yet.
+
+        Offsets that are not records (the ends of transactions) do not count once the fetch has passed them.
+        """
+        remaining = self._thread.remaining(tp)
+        if remaining is None or (next_offset is None and tp in self.delivered):
+            return None
+        return remaining + max(0, self.delivered.get(tp, 0) - (next_offset or 0))
 
     async def log_start(self, tp: TP) -> int:
         """Return the offset of the oldest record there is."""

@@ -93,8 +93,12 @@ class Ingest:
         offsets: NDArray[np.int64],
         timestamps_ns: NDArray[np.int64] | None = None,
         context: DecodeContext | None = None,
+        to_offset: int | None = None,
     ) -> Ingested:
-        """Take in consecutive messages; ``offsets`` ascend, ``timestamps_ns`` are the log's (None for files)."""
+        """Take in consecutive messages; ``offsets`` ascend, ``timestamps_ns`` are the log's (None for files).
+
+        ``to_offset`` is where the next ones will begin, for a log in which offsets are missing.
+        """
         decoded = decode(self._wire_format, payloads, context)
         message = decoded.flows.origin_offset.astype(np.int64)
         reference = None if timestamps_ns is None else timestamps_ns[message]
@@ -109,8 +113,9 @@ class Ingest:
             flows, message = flows.take(kept), message[kept]
         flows = flows.replace(origin_offset=offsets[message], origin_id=np.full(len(flows), self._origin_id, np.uint32))
         flows, rows_late = self._judge_lateness(flows)
-        first = int(offsets[0]) if self._next_offset is None else self._next_offset
-        self._next_offset = int(offsets[-1]) + 1
+        reach = int(offsets[-1]) + 1 if to_offset is None else to_offset
+        first = int(offsets[0] if len(offsets) else reach) if self._next_offset is None else self._next_offset
+        self._next_offset = reach
         rejected = [
             Rejected(int(offsets[index]), Reason(code), payloads[index]) for index, code in sorted(reasons.items())
         ]

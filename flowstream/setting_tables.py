@@ -36,7 +36,6 @@ class Kafka(Section):
     heartbeat_s: float = Field(3.0, gt=0, le=60, description="interval of the signs of life")
     declare_topics: bool = Field(True, description="let the worker create its tables' changelog topics")  # noqa: FBT003
     fetch_bytes_max: int = Field(1 << 20, ge=1 << 12, description="bytes fetched from a partition at once")
-    poll_records_max: int = Field(20_000, ge=1, le=1_000_000, description="records of one event at most")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         "zstd", description="of the topics flowstream writes"
     )

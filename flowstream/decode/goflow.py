@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from flowstream.batch import FlowBatch, FlowType
 from flowstream.decode.payloads import DecodeContext, Decoded, Payloads
-from flowstream.decode.protobuf_kernel import ROW_WIDTH, SLOTS, count_rows, read_messages
+from flowstream.decode.protobuf_fields import ROW_WIDTH, SLOTS
+from flowstream.decode.protobuf_kernel import count_rows, read_messages
 
 WIRE_FORMAT = "goflow"
 

@@ -17,6 +17,7 @@ from flowstream.analysis import Progress
 from flowstream.links import LinkTable
 from flowstream.metrics import Metrics
 from flowstream.operators import Result
+from flowstream.record_batches import LegacyBatch
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
 
@@ -35,8 +36,9 @@ class FakeConsumer:
     def epoch(self, tp: TP) -> int:
         return self.epochs.get(tp, 0)
 
-    def highwater(self, tp: TP) -> int | None:
-        return self.ends.get(tp)
+    def lag(self, tp: TP, next_offset: int | None) -> int | None:
+        end = self.ends.get(tp)
+        return None if end is None else max(0, end - (next_offset or 0))
 
     def assignment(self) -> set[TP]:
         return self.assigned
@@ -118,9 +120,9 @@ class Stage:
 
     def batch(self, topic: str, values: list[bytes | None], first: int = 0, partition: int = 0, at_ms: int = 0) -> Any:
         """Make a batch as the consumer would have fetched it."""
-        records = [SimpleNamespace(offset=first + i, value=v, timestamp=at_ms) for i, v in enumerate(values)]
+        records = LegacyBatch([(first + i, at_ms, v) for i, v in enumerate(values)])
         tp = TP(topic, partition)
-        return FetchedBatch(tp, records, self.consumer.epoch(tp), self.consumer)  # type: ignore[arg-type]
+        return FetchedBatch(tp, [records], self.consumer.epoch(tp), self.consumer)  # type: ignore[arg-type]
 
     def value(self, sample: str) -> float:
         """Return a metric summed over its labels."""

@@ -25,7 +25,7 @@ def main() -> None:
     app = FlowstreamApp(
         os.environ["GROUP"], broker=f"kafka://{os.environ['BROKER']}", store="memory://", web_enabled=False,
         broker_session_timeout=6.0, broker_heartbeat_interval=1.0, broker_commit_interval=0.3,
-        broker_max_poll_records=200, consumer_max_fetch_size=1 << 14, consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=1 << 14, consumer_auto_offset_reset="earliest",
         stream_buffer_maxsize=BATCHES_BUFFERED, stream_wait_empty=False, topic_disable_leader=True,
         autodiscover=False, datadir=os.environ["DATADIR"], reply_create_topic=False,
     )  # fmt: skip

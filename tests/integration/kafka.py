@@ -23,11 +23,13 @@ def create_topic(broker: str, topic: str, partitions: int = 1) -> None:
     asyncio.run(go())
 
 
-def write(broker: str, topic: str, values: Sequence[bytes | None], partitions: int = 1) -> None:
+def write(
+    broker: str, topic: str, values: Sequence[bytes | None], partitions: int = 1, batch_bytes: int = 1 << 18
+) -> None:
     """Write values round-robin over the partitions, in order within each."""
 
     async def go() -> None:
-        producer = AIOKafkaProducer(bootstrap_servers=broker, linger_ms=5, max_batch_size=1 << 18)
+        producer = AIOKafkaProducer(bootstrap_servers=broker, linger_ms=5, max_batch_size=batch_bytes)
         await producer.start()
         try:
             for i, value in enumerate(values):

@@ -120,7 +120,7 @@ class Lab:
 
     def send(self, values: Sequence[bytes | None], partitions: int = 1) -> None:
         """Put messages on the raw topic."""
-        write(self.broker, self.raw, values, partitions)
+        write(self.broker, self.raw, values, partitions, batch_bytes=1 << 14)
 
     def worker(self, agents: str = "ingest,analyses", command: Sequence[str] = (), **environment: str) -> Worker:
         """Start a worker and wait until it has joined."""

@@ -93,8 +93,8 @@ def test_one_worker_and_two_of_which_one_is_killed_give_the_same_bytes(
     (tmp_path / "faulty").mkdir()
     with Lab(broker, f"{topic_prefix}b", tmp_path / "faulty", raw=lab.raw) as faulty:
         faulty.prepare(LINKS, raw_partitions=0)
-        first = faulty.worker(FLOWSTREAM_KAFKA__POLL_RECORDS_MAX="300", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="20000")
-        faulty.worker(FLOWSTREAM_KAFKA__POLL_RECORDS_MAX="700", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="50000")
+        first = faulty.worker(FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="20000")
+        faulty.worker(FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="50000")
         wait_for(lambda: first.metric("results_sent_total") > 20, "results of the worker that is to be killed")
         first.kill()
         lab.worker()
@@ -116,7 +116,7 @@ def test_progress_behind_the_committed_offset_is_read_again_from_its_position(la
     """As after a worker that stored progress without knowing that it had been replaced."""
     values = recorded()
     expected = from_file(lab, values)
-    never_idle = {"FLOWSTREAM_TIME__IDLE_AFTER_S": "3600", "FLOWSTREAM_KAFKA__POLL_RECORDS_MAX": "200"}
+    never_idle = {"FLOWSTREAM_TIME__IDLE_AFTER_S": "3600", "FLOWSTREAM_KAFKA__FETCH_BYTES_MAX": "20000"}
     lab.prepare(LINKS, raw_partitions=1)
     for agents, part in (("ingest,analyses", values[:8_000]), ("ingest", values[8_000:])):
         lab.send(part)
@@ -131,7 +131,7 @@ def test_progress_behind_the_committed_offset_is_read_again_from_its_position(la
     ahead = {(flows, p): (before[flows, p][0] + 2 * end) // 3 for p, end in ends.items()}
     assert all(ahead[tp] > before[tp][0] + 5 for tp in ahead)
     commit(lab.broker, lab.app, ahead)
-    lab.worker(FLOWSTREAM_KAFKA__POLL_RECORDS_MAX="20", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="8192")
+    lab.worker(FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="8192")
     wait_for(lambda: from_kafka(lab) == expected or None, "the results of the file pipeline", 90)
     wait_for(lambda: all(committed(lab.broker, lab.app)[tp][0] > ahead[tp] for tp in ahead), "commits to go on", 60)
 

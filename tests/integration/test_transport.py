@@ -62,7 +62,7 @@ class Rig:
 def rig(broker: str, topic_prefix: str, tmp_path: Path) -> Iterator[Rig]:
     topic = f"{topic_prefix}raw"
     create_topic(broker, topic, PARTITIONS)
-    write(broker, topic, [b"%060d" % i for i in range(RECORDS)], PARTITIONS)
+    write(broker, topic, [b"%060d" % i for i in range(RECORDS)], PARTITIONS, batch_bytes=1 << 14)
     made = Rig(broker, topic, tmp_path, [])
     yield made
     for process in made.processes:

@@ -30,6 +30,7 @@ from flowstream.blocks import decode_block
 from flowstream.decode import Payloads, decode
 from flowstream.links import LinkTable
 from flowstream.metrics import Metrics
+from flowstream.record_batches import LegacyBatch
 from flowstream.recordings import Recording
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
@@ -59,8 +60,9 @@ class FakeConsumer:
     def assignment(self) -> set[TP]:
         return set(self.ends)
 
-    def highwater(self, tp: TP) -> int | None:
-        return self.ends.get(tp)
+    def lag(self, tp: TP, next_offset: int | None) -> int | None:
+        end = self.ends.get(tp)
+        return None if end is None else max(0, end - (next_offset or 0))
 
     async def partition_count(self, topic: str) -> int:
         return sum(tp.topic == topic for tp in self.ends)
@@ -108,10 +110,8 @@ def make() -> tuple[Context, FakeConsumer, FakePublisher, Tables]:
 def fetched(tp: TP, values: list[Any], first: int, consumer: FakeConsumer) -> FetchedBatch:
     """Values from an offset on, as fetched at the time of the recording."""
     time_ms = START_NS // 10**6
-    records = [
-        SimpleNamespace(offset=offset, value=value, timestamp=time_ms) for offset, value in enumerate(values, first)
-    ]
-    return FetchedBatch(tp, records, 1, consumer)  # type: ignore[arg-type]
+    records = LegacyBatch([(offset, time_ms, value) for offset, value in enumerate(values, first)])
+    return FetchedBatch(tp, [records], 1, consumer)  # type: ignore[arg-type]
 
 
 def samples(metrics: Metrics) -> dict[Sample, float]:

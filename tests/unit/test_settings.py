@@ -28,7 +28,6 @@ OTHER: dict[str, Any] = {
     "kafka.heartbeat_s": 2.0,
     "kafka.declare_topics": False,
     "kafka.fetch_bytes_max": 4 << 20,
-    "kafka.poll_records_max": 5000,
     "kafka.compression": "lz4",
     "topics.prefix": "netops",
     "topics.partitions": 8,

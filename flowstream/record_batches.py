@@ -1,0 +1,188 @@
+"""Kafka's record batches to columns: values joined, offsets, timestamps, with no object per record.
+
+Format: Kafka protocol guide, "Record Batch" and "Record" (magic 2). A batch is a header of 61 bytes, then
+records, compressed together or not. CRCs, control batches and transactions are the business of whoever fetched
+the batch; here every length is checked against the bytes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from flowstream.decode.payloads import Payloads
+from flowstream.errors import StateError
+
+_LENGTH: Final = Struct(">qi")  # base offset, bytes after this
+# base offset, length, leader epoch, magic, crc, attributes, last offset delta, base timestamp, greatest
+# timestamp, producer id, producer epoch, base sequence, records
+_HEADER: Final = Struct(">qiibIhiqqqhii")
+_CODEC: Final = 0b111
+_APPEND_TIME: Final = 0b1000  # the broker's time at which it was appended stands for every record's
+RECORD_BYTES_MIN: Final = 7  # length, attributes, timestamp, offset, key, value, headers: one byte each
+
+_TRUNCATED: Final = -1
+_Bytes = NDArray[np.uint8]
+
+#: Undoes compression: from the codec's number in the attributes (1 gzip, 2 snappy, 3 lz4, 4 zstd) and the bytes.
+Decompress = Callable[[int, memoryview], bytes]
+
+
+class WireBatch(NamedTuple):
+    """A record batch as fetched. Of its offsets, those from ``first_offset`` to before ``next_offset`` are wanted."""
+
+    wire: memoryview
+    first_offset: int
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyBatch:
+    """Records one by one, each (offset, timestamp in ms, value): of formats before Kafka 0.11."""
+
+    records: Sequence[tuple[int, int, bytes | None]]
+
+    @property
+    def first_offset(self) -> int:
+        """Offset of the first record."""
+        return self.records[0][0]
+
+    @property
+    def next_offset(self) -> int:
+        """One past the offset of the last record."""
+        return self.records[-1][0] + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Consecutive records of a partition, offsets ascending; timestamps are the log's (negative: none)."""
+
+    payloads: Payloads
+    offsets: NDArray[np.int64]
+    timestamps_ns: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def slice(self, start: int, stop: int) -> Records:
+        """Return records ``start`` to ``stop``; nothing is copied."""
+        return Records(self.payloads.slice(start, stop), self.offsets[start:stop], self.timestamps_ns[start:stop])
+
+
+def batch_bytes(wire: memoryview, at: int) -> int:
+    """Return how many bytes the batch (of any format) that begins at ``at`` takes; StateError if it is cut off."""
+    if at + _LENGTH.size > len(wire):
+        raise StateError("a record batch that ends within its length")
+    size = _LENGTH.size + int(_LENGTH.unpack_from(wire, at)[1])
+    if size < _LENGTH.size or at + size > len(wire):
+        raise StateError("a record batch that is longer than the fetch it came in")
+    return size
+
+
+def read_batches(batches: Sequence[WireBatch | LegacyBatch], decompress: Decompress) -> Records:
+    """Return the records of consecutive batches.
+
+    Raises StateError for bytes that no broker accepts, and what ``decompress`` raises.
+    """
+    parts = [_read_wire(b, decompress) if isinstance(b, WireBatch) else _read_legacy(b) for b in batches]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _read_legacy(batch: LegacyBatch) -> Records:
+    offsets, times, values = zip(*batch.records, strict=True)
+    return Records(
+        Payloads.from_values(values), np.array(offsets, np.int64), np.array(times, np.int64) * 1_000_000
+    )  # fmt: skip
+
+
+def _read_wire(batch: WireBatch, decompress: Decompress) -> Records:
+    if len(batch.wire) < _HEADER.size:
+        raise StateError(f"a record batch of {len(batch.wire)} bytes")
+    base, *_, attributes, _, time_ms, greatest_ms, _, _, _, count = _HEADER.unpack_from(batch.wire)
+    body: memoryview | bytes = batch.wire[_HEADER.size :]
+    if attributes & _CODEC:
+        body = decompress(attributes & _CODEC, batch.wire[_HEADER.size :])
+    if not 0 <= count <= len(body) // RECORD_BYTES_MIN:
+        raise StateError(f"a record batch of {len(body)} bytes that declares {count} records")
+    raw = np.frombuffer(body, np.uint8)
+    values, bounds = np.empty(len(raw), np.uint8), np.zeros(count + 1, np.int64)
+    null, columns = np.zeros(count, np.bool_), np.empty((2, count), np.int64)
+    found = _read_records(raw, count, base, time_ms, batch.first_offset, values, bounds, null, columns)
+    if found < 0:
+        raise StateError(f"a record batch at offset {base} whose records do not fit their lengths")
+    if attributes & _APPEND_TIME:
+        columns[1] = greatest_ms
+    payloads = Payloads(values[: bounds[found]].tobytes(), bounds[: found + 1], null[:found])
+    times = columns[1, :found]
+    return Records(payloads, columns[0, :found], np.where(times < 0, times, times * 1_000_000))
+
+
+def _joined(parts: Sequence[Records]) -> Records:
+    sizes = np.cumsum([0, *(len(p.payloads.buffer) for p in parts)])
+    bounds = [p.payloads.bounds[:-1] + start for p, start in zip(parts, sizes.tolist(), strict=False)]
+    payloads = Payloads(
+        b"".join([p.payloads.buffer for p in parts]),
+        np.concatenate([*bounds, sizes[-1:]]),
+        np.concatenate([p.payloads.null for p in parts]),
+    )
+    return Records(
+        payloads, np.concatenate([p.offsets for p in parts]), np.concatenate([p.timestamps_ns for p in parts])
+    )
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _zigzag(raw, at, end):  # type: ignore[no-untyped-def]
+    """Return (value, position after it) of a signed varint; the position is negative where there is none."""
+    word = np.uint64(0)
+    shift = np.uint64(0)
+    while at < end and shift < np.uint64(64):
+        byte = np.uint64(raw[at])
+        at += 1
+        word |= (byte & np.uint64(0x7F)) << shift
+        if byte < np.uint64(0x80):
+            return np.int64(word >> np.uint64(1)) ^ -np.int64(word & np.uint64(1)), at
+        shift += np.uint64(7)
+    return np.int64(0), _TRUNCATED
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _read_records(raw, count, base, time_ms, first_offset, values, bounds, null, columns):  # type: ignore[no-untyped-def]
+    """Read ``count`` records; fill values (end to end), their bounds, which are null, offsets and times in ms.
+
+    Records before ``first_offset`` are passed over. Returns how many were filled, or a negative number.
+    """
+    at, filled, used = 0, 0, 0
+    for _ in range(count):
+        size, at = _zigzag(raw, at, len(raw))
+        if at < 0 or size < 0 or size > len(raw) - at:
+            return _TRUNCATED
+        end = at + size
+        time_delta, at = _zigzag(raw, at + 1, end)  # one byte of attributes, which are all unused
+        if at < 0:
+            return _TRUNCATED
+        offset_delta, at = _zigzag(raw, at, end)
+        if at < 0:
+            return _TRUNCATED
+        key, at = _zigzag(raw, at, end)
+        if at < 0 or key > end - at:
+            return _TRUNCATED
+        length, at = _zigzag(raw, at + max(key, 0), end)
+        if at < 0 or length > end - at:
+            return _TRUNCATED
+        if base + offset_delta >= first_offset:
+            columns[0, filled] = base + offset_delta
+            columns[1, filled] = time_ms + time_delta
+            null[filled] = length < 0
+            for index in range(length):
+                values[used + index] = raw[at + index]
+            used += max(length, 0)
+            filled += 1
+            bounds[filled] = used
+        at = end
+    return filled
