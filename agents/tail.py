@@ -73,7 +73,7 @@ def decode_value(value: bytes | None, stream: str = "") -> dict[str, Any]:
 def _block_summary(value: bytes) -> dict[str, Any]:
     block = decode_block(value)
     rows = [
-        {n: _cell(n, block.rows.columns[n][row]) for n in COLUMNS if n != "origin_id"}
+        {n: _cell(n, block.rows.column(n)[row]) for n in COLUMNS if n != "origin_id"}
         for row in range(min(len(block.rows), 3))
     ]
     return {

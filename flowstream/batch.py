@@ -10,9 +10,10 @@ Rule 3: units are in the names: ``_ns`` nanoseconds since the Unix epoch (UTC). 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -103,29 +104,58 @@ def _checked(rows: int, columns: Mapping[str, Array]) -> dict[str, Array]:
 
 
 class FlowBatch:
-    """Rows of flow records, column by column. Columns are attributes; every one has ``len(batch)`` rows."""
+    """Rows of flow records, column by column. Columns are attributes; every one has ``len(batch)`` rows.
 
-    __slots__ = ("_columns",)
+    A batch may have a ``source`` that makes a column when it is first asked for: an analysis that looks at
+    five columns then pays for five, all the way from the block they came in.
+    """
 
-    def __init__(self, columns: dict[str, Array]) -> None:
+    __slots__ = ("_columns", "_rows", "_source", "_unsorted")
+
+    def __init__(
+        self,
+        columns: dict[str, Array],
+        rows: int | None = None,
+        source: Callable[[str], Array] | None = None,
+        unsorted: FlowBatch | None = None,
+    ) -> None:
         self._columns = columns
+        self._rows = len(columns["time_ns"]) if rows is None else rows
+        self._source = source
+        self._unsorted = unsorted
 
     def __getattr__(self, name: str) -> Array:
-        try:
-            return self._columns[name]
-        except KeyError:
-            raise AttributeError(name) from None
+        if name not in COLUMNS:
+            raise AttributeError(name)
+        return self.column(name)
 
     def __len__(self) -> int:
-        return len(self._columns["time_ns"])
+        return self._rows
 
     def __repr__(self) -> str:
         return f"FlowBatch({len(self)} rows)"
 
+    def column(self, name: str) -> Array:
+        """Return a column by name, and keep it."""
+        if name not in self._columns:
+            self._columns[name] = self.peek(name)
+        return self._columns[name]
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether columns may still have to be made."""
+        return self._source is not None
+
+    def peek(self, name: str) -> Array:
+        """Return a column without keeping it: for batches made from this one, which keep what is theirs."""
+        if name in self._columns or self._source is None:
+            return self._columns[name]
+        return self._source(name)
+
     @property
     def columns(self) -> Mapping[str, Array]:
-        """The columns by name, in the order of ``COLUMNS``."""
-        return self._columns
+        """All columns by name, in the order of ``COLUMNS``."""
+        return {name: self.column(name) for name in COLUMNS}
 
     @classmethod
     def zeros(cls, rows: int) -> FlowBatch:
@@ -149,20 +179,73 @@ class FlowBatch:
             return parts[0]
         if not parts:
             return cls.zeros(0)
-        return cls({name: np.concatenate([p.columns[name] for p in parts]) for name in COLUMNS})
+        if any(p.is_lazy for p in parts):
+            rows, inner = sum(map(len, parts)), [p.in_any_order for p in parts]
+            unsorted = None if all(map(is_, inner, parts)) else cls.concat(inner)
+            return cls({}, rows, lambda name: np.concatenate([p.peek(name) for p in parts]), unsorted)
+        return cls({name: np.concatenate([p.column(name) for p in parts]) for name in COLUMNS})
 
     def take(self, index: Array | slice) -> FlowBatch:
         """Select rows by position, by mask, or by slice (a slice copies nothing)."""
-        return FlowBatch({name: column[index] for name, column in self._columns.items()})
+        if self._source is None:
+            return FlowBatch({name: column[index] for name, column in self._columns.items()})
+        time_ns = self.time_ns[index]
+        return FlowBatch({"time_ns": time_ns}, len(time_ns), lambda name: self.peek(name)[index])
 
     def replace(self, **columns: Array) -> FlowBatch:
         """Return the same rows with some columns replaced."""
-        return FlowBatch({**self._columns, **_checked(len(self), columns)})
+        return FlowBatch({**self._columns, **_checked(len(self), columns)}, self._rows, self._source)
 
     def in_time_order(self) -> FlowBatch:
         """Sort by (event time, source partition, source offset, row in message): one order for one set."""
-        order = np.lexsort((self.origin_row, self.origin_offset, self.origin_id, self.time_ns))
-        return self.take(order)
+        return FlowBatch({}, len(self), _InTimeOrder(self), self)
+
+    @property
+    def in_any_order(self) -> FlowBatch:
+        """The same rows in whatever order costs nothing: for what does not depend on it, such as a sum."""
+        return self if self._unsorted is None else self._unsorted
+
+
+class _InTimeOrder:
+    """Makes the columns of a batch in time order; the order is made with the first of them."""
+
+    def __init__(self, batch: FlowBatch) -> None:
+        self._batch = batch
+        self._order: NDArray[np.int64] | None = None
+
+    def __call__(self, name: str) -> Array:
+        if self._order is None:
+            batch = self._batch
+            origin = [batch.peek(key) for key in ("origin_id", "origin_offset", "origin_row")]
+            time_ns = batch.peek("time_ns")
+            self._order = stable_order(time_ns) if _ascend(origin) else np.lexsort((*origin[::-1], time_ns))
+        ordered: Array = self._batch.peek(name)[self._order]
+        return ordered
+
+
+def stable_order(column: Array) -> NDArray[np.int64]:
+    """Return the order that sorts a column of whole numbers, equal ones in the order they are in."""
+    rows = len(column)
+    if not rows:
+        return np.zeros(0, np.int64)
+    least, place_bits = column.min(), max(1, (rows - 1).bit_length())
+    if (int(column.max()) - int(least)).bit_length() + place_bits > 64:
+        return np.argsort(column, kind="stable").astype(np.int64, copy=False)
+    # Value and place in one number: sorting those is a stable sort, several times faster than one by index.
+    packed = (column - least).astype(np.uint64) << np.uint64(place_bits) | np.arange(rows, dtype=np.uint64)
+    packed.sort()
+    return np.asarray(packed & np.uint64((1 << place_bits) - 1), np.int64)
+
+
+def _ascend(keys: Iterable[Array]) -> bool:
+    """Whether rows are in the order of some keys, most significant first."""
+    equal: Any = True
+    for key in keys:
+        before, after = key[:-1], key[1:]
+        if bool(np.any(equal & (after < before))):
+            return False
+        equal = equal & (after == before)
+    return True
 
 
 def address_words(text: str) -> tuple[int, int]:

@@ -5,25 +5,27 @@ It says which source offsets ``[from_offset, to_offset)`` the batch covered, so 
 with other boundaries, is recognised; and the watermark of its source partition after the batch, so that
 event time travels in the log. A block without rows still carries both.
 
-A column is little-endian numbers, ``rows`` of them, or a single one where all are equal. Addresses are 16
-bytes each in network order.
+A column is packed by ``flowstream/narrow.py``: an address is two of those, high words and low words, and the
+times other than the event time are the differences to it. A column is unpacked when it is first asked for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowstream import schemas
-from flowstream.batch import COLUMNS, Array, FlowBatch, packed_to_words, words_to_packed
+from flowstream import narrow, schemas
+from flowstream.batch import COLUMNS, Array, FlowBatch
 from flowstream.errors import SchemaError, StateError
 
 ROWS_MAX = 1 << 24  # a block declaring more is refused before anything is allocated for it
 
 #: Columns that the header implies: one block is of one source partition.
 STORED = tuple(name for name in COLUMNS if name != "origin_id")
+_RELATIVE = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
 
 
 class SourcePartition(NamedTuple):
@@ -60,22 +62,43 @@ def origin_names(sources: tuple[tuple[str, int], ...]) -> dict[int, str]:
     }
 
 
-def _encode_column(name: str, column: Array) -> bytes:
-    if len(column) > 1 and (column == column[0]).all():
-        column = column[:1]
+def _packed(name: str, rows: FlowBatch) -> bytes:
+    column = rows.column(name)
     if COLUMNS[name].width == 2:
-        return words_to_packed(column)
-    return column.astype(np.dtype(COLUMNS[name].dtype).newbyteorder("<"), copy=False).tobytes()
+        return narrow.pack(column[:, 0]) + narrow.pack(column[:, 1])
+    return narrow.pack(column - rows.time_ns if name in _RELATIVE else column)
 
 
-def _decode_column(name: str, raw: bytes, rows: int) -> Array:
-    column = COLUMNS[name]
-    size = np.dtype(column.dtype).itemsize * column.width
-    if len(raw) not in (rows * size, min(rows, 1) * size):
-        raise StateError(f"column {name} of a block of {rows} rows has {len(raw)} bytes")
-    stored = np.dtype(column.dtype).newbyteorder("<")
-    values: Array = packed_to_words(raw) if column.width == 2 else np.frombuffer(raw, stored)
-    return values if len(values) == rows else np.repeat(values, rows, axis=0)
+def _words(raw: bytes, rows: int) -> tuple[bytes, bytes]:
+    """Cut the two words of an address column apart."""
+    cut = narrow.HEADER_BYTES + rows * raw[0] if raw else 0
+    return raw[:cut], raw[cut:]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The columns of a block, still packed."""
+
+    rows: int
+    origin_id: int
+    packed: Mapping[str, bytes]
+
+    def check(self) -> None:
+        for name, raw in self.packed.items():
+            try:
+                for part in _words(raw, self.rows) if COLUMNS[name].width == 2 else (raw,):
+                    narrow.check(part, self.rows, COLUMNS[name].dtype)
+            except StateError as error:
+                raise StateError(f"column {name} of a block: {error}") from None
+
+    def column(self, name: str) -> Array:
+        if name == "origin_id":
+            return np.full(self.rows, self.origin_id, np.uint32)
+        raw, dtype = self.packed[name], COLUMNS[name].dtype
+        if COLUMNS[name].width == 2:
+            return np.stack([narrow.unpack(part, self.rows, dtype) for part in _words(raw, self.rows)], axis=1)
+        values = narrow.unpack(raw, self.rows, dtype)
+        return values + self.column("time_ns") if name in _RELATIVE else values
 
 
 def encode_block(block: Block) -> bytes:
@@ -91,7 +114,7 @@ def encode_block(block: Block) -> bytes:
         "rows": len(block.rows),
     }
     for name in STORED:
-        record[name] = _encode_column(name, block.rows.columns[name])
+        record[name] = _packed(name, block.rows)
     return schemas.single_object_encode("flow_block", record)
 
 
@@ -115,8 +138,8 @@ def decode_block(payload: bytes) -> Block:
         raise StateError(f"a block of offsets [{record['from_offset']}, {record['to_offset']})")
     if not any(topic == source.topic and 0 <= source.partition < count for topic, count in sources):
         raise StateError(f"a block of {source}, which is not among its own sources")
-    columns = {name: _decode_column(name, record[name], rows) for name in STORED}
-    columns["origin_id"] = np.full(rows, origin_id(source, sources), np.uint32)
+    stored = _Stored(rows, origin_id(source, sources), {name: record[name] for name in STORED})
+    stored.check()
     return Block(
         source,
         record["from_offset"],
@@ -124,5 +147,5 @@ def decode_block(payload: bytes) -> Block:
         record["watermark_ns"],
         record["idle"],
         sources,
-        FlowBatch.of(rows, columns),
+        FlowBatch({}, rows, stored.column),
     )

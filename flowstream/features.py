@@ -31,7 +31,7 @@ def _duration_s(rows: FlowBatch) -> Matrix:
 
 
 def _column(name: str) -> Callable[[FlowBatch], Matrix]:
-    return lambda rows: rows.columns[name].astype(np.float64)
+    return lambda rows: rows.column(name).astype(np.float64)
 
 
 FEATURES: Mapping[str, Callable[[FlowBatch], Matrix]] = {

@@ -21,7 +21,7 @@ from flowstream.decode import DecodeContext, Payloads, decode
 from flowstream.errors import Reason
 from flowstream.normalise import Normalisation, normalise
 
-#: A message's rows cannot be cut over several blocks, which cover whole messages: at 162 bytes a row, 10 MB.
+#: A message's rows cannot be cut over several blocks, which cover whole messages: at up to 162 bytes a row, 10 MB.
 ROWS_PER_MESSAGE_MAX = 1 << 16
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from flowstream.batch import Array, FlowBatch
+from flowstream.batch import Array, FlowBatch, stable_order
 from flowstream.blocks import Block, SourcePartition
 from flowstream.operators import Pane
 
@@ -92,12 +93,13 @@ class PaneAssembly:
         if first == last:
             self._open.setdefault(first, []).append(rows)
             return
-        order = np.argsort(pane, kind="stable")
-        ordered = pane[order]
-        cuts = np.append(np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1)), len(ordered))
-        sorted_rows = rows.take(order)
-        for start, end in zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True):
-            self._open.setdefault(int(ordered[start]), []).append(sorted_rows.take(slice(start, end)))
+        if bool(np.any(pane[1:] < pane[:-1])):
+            order = stable_order(pane)
+            pane, rows = pane[order], rows.take(order)
+        # Where time goes forward, as it mostly does, the parts are slices, which copy nothing.
+        cuts = np.append(np.flatnonzero(np.diff(pane, prepend=pane[0] - 1)), len(pane))
+        for start, end in pairwise(cuts.tolist()):
+            self._open.setdefault(int(pane[start]), []).append(rows.take(slice(start, end)))
 
     @property
     def rows_open(self) -> int:
@@ -115,10 +117,16 @@ class PaneAssembly:
         if self.closed is not None and bound <= self.closed:
             return
         for index in sorted(i for i in self._open if i < bound):
-            yield self.pane(index, FlowBatch.concat(self._open.pop(index)).in_time_order())
+            # In the order of their origin, in which most panes need sorting by time alone.
+            parts = sorted(self._open.pop(index), key=_origin)
+            yield self.pane(index, FlowBatch.concat(parts).in_time_order())
         self.closed = bound
 
     def pane(self, index: int, rows: FlowBatch | None = None) -> Pane:
         """Return pane ``index`` with the given rows."""
         start_ns = index * self.pane_ns
         return Pane(index, start_ns, start_ns + self.pane_ns, NO_ROWS if rows is None else rows)
+
+
+def _origin(rows: FlowBatch) -> tuple[int, int]:
+    return int(rows.origin_id[0]), int(rows.origin_offset[0])

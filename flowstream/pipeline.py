@@ -26,10 +26,10 @@ from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 
-#: What one block covers at the most. Rows of a block take 162 bytes each before compression, whatever their
-#: message took: two megabytes of the tersest JSON are twelve of a block.
-MESSAGES_PER_BLOCK = 8192
-PAYLOAD_BYTES_PER_BLOCK = 2 << 20
+#: What one block covers at the most. A row takes up to 162 bytes where other rows of its block differ widely, and its
+#: message 50 or more if it fills them: three megabytes of messages stay below the ten or so of ``BLOCK_BYTES_MAX``.
+MESSAGES_PER_BLOCK = 32768
+PAYLOAD_BYTES_PER_BLOCK = 3 << 20
 
 
 def decode_context(chosen: Input, writer_schemas: Mapping[int, Any] | None = None) -> DecodeContext:

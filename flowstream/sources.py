@@ -18,7 +18,8 @@ from flowstream.distance_kernels import QUANTILES
 from flowstream.distances import DistancesConfig, restore_stateless, stateless_snapshot
 from flowstream.errors import StateError
 from flowstream.features import feature_matrix, sample_groups
-from flowstream.grouping import Groups, group_rows
+from flowstream.grouping import group_rows
+from flowstream.hashing import count_distinct, number_groups
 from flowstream.operators import Pane, Result
 from flowstream.summaries import Wanted, summarise
 from flowstream.windows import Windowing
@@ -50,40 +51,48 @@ class SourcesConfig:
         return Windowing(self.size_panes, self.size_panes if self.step_panes is None else self.step_panes)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _weighted_sums(column, weight, order, bounds):  # type: ignore[no-untyped-def]
-    """Sum ``column * weight`` (int64, weight >= 0) per group; what exceeds 63 bits stops at the limit."""
+_SUMS = ("flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets")
+
+
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def _scaled(value, times):  # type: ignore[no-untyped-def]
+    """Return the product of two numbers, ``times`` >= 0; one that exceeds 63 bits stops at the limit."""
     limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-    sums = np.zeros(len(bounds) - 1, np.int64)
-    for g in range(len(sums)):
-        total = np.int64(0)
-        for at in range(bounds[g], bounds[g + 1]):
-            value = column[order[at]]
-            times = weight[order[at]]
-            if times and value > limit // times:
-                product = limit
-            elif times and value < -(limit // times):
-                product = -limit
-            else:
-                product = value * times
-            if product > 0 and total > limit - product:
-                total = limit
-            elif product < 0 and total < -limit - product:
-                total = -limit
-            else:
-                total += product
-        sums[g] = total
-    return sums
+    if -(1 << 31) < value < 1 << 31 and times < 1 << 32:
+        return value * times
+    if times and value > limit // times:
+        return limit
+    if times and value < -(limit // times):
+        return -limit
+    return value * times
 
 
-def distinct_destinations(rows: FlowBatch, sources: Groups) -> NDArray[np.int64]:
-    """Count the distinct destination addresses of each source, exactly."""
-    pairs = group_rows(rows.src_addr, rows.dst_addr)
-    starts = rows.src_addr[pairs.firsts]
-    new = np.ones(len(pairs), np.bool_)
-    new[1:] = np.any(starts[1:] != starts[:-1], axis=1)
-    at = np.flatnonzero(new)
-    return np.diff(np.append(at, len(pairs))).astype(np.int64) if len(sources) else np.zeros(0, np.int64)
+@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def _add(sums, name, group, value):  # type: ignore[no-untyped-def]
+    """Add to a sum; what exceeds 63 bits stops at the limit."""
+    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
+    total = sums[group, name]
+    if value > 0 and total > limit - value:
+        total = limit
+    elif value < 0 and total < -limit - value:
+        total = -limit
+    else:
+        total += value
+    sums[group, name] = total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _add_rows(group, packets, sent, rate, in_bytes, in_packets, sums):  # type: ignore[no-untyped-def]
+    """Add every row to the sums of its group, in the order of ``_SUMS``."""
+    for row in range(len(group)):
+        own, times = group[row], np.int64(rate[row])
+        sums[own, 0] += 1
+        _add(sums, 1, own, packets[row])
+        _add(sums, 2, own, sent[row])
+        _add(sums, 3, own, _scaled(packets[row], times))
+        _add(sums, 4, own, _scaled(sent[row], times))
+        _add(sums, 5, own, in_bytes[row])
+        _add(sums, 6, own, in_packets[row])
 
 
 class SourcesOperator:
@@ -108,43 +117,32 @@ class SourcesOperator:
         window = self._windowing.closing(panes)
         if window is None:
             return []
-        groups = group_rows(window.rows.src_addr)
+        rows = window.rows.in_any_order
+        group, addresses = number_groups(rows.src_addr)
+        columns = self._sums(rows, group, len(addresses))
+        columns["dst_addrs"] = count_distinct(group, len(addresses), rows.dst_addr)
+        columns["distance_p999"] = self._p999(window.rows, len(addresses))
         value = {
             "window_start_ns": window.start_ns,
             "window_end_ns": window.end_ns,
-            "count": len(groups),
-            "src_addr": words_to_packed(window.rows.src_addr[groups.firsts]),
+            "count": len(addresses),
+            "src_addr": words_to_packed(addresses),
         }
-        columns = self._columns(window.rows, groups)
         value |= {name: columns[name].astype(dtype, copy=False).tobytes() for name, dtype in COLUMNS.items()}
         return [Result(STREAM, f"{window.start_ns}", window.end_ns, value)]
 
-    def _columns(self, rows: FlowBatch, groups: Groups) -> dict[str, Array]:
-        once = np.ones(len(rows), np.int64)
-        rate = rows.sampling_rate.astype(np.int64)
+    def _sums(self, rows: FlowBatch, group: NDArray[np.int64], groups: int) -> dict[str, Array]:
+        sums = np.zeros((groups, len(_SUMS)), np.int64)
+        _add_rows(group, rows.packets, rows.bytes, rows.sampling_rate, rows.in_bytes, rows.in_packets, sums)
+        return dict(zip(_SUMS, np.ascontiguousarray(sums.T), strict=True))
 
-        def total(column: Array, weight: NDArray[np.int64]) -> Array:
-            return np.asarray(_weighted_sums(column, weight, groups.order, groups.bounds))
-
-        return {
-            "flows": groups.sizes,
-            "packets": total(rows.packets, once),
-            "bytes": total(rows.bytes, once),
-            "estimated_packets": total(rows.packets, rate),
-            "estimated_bytes": total(rows.bytes, rate),
-            "in_bytes": total(rows.in_bytes, once),
-            "in_packets": total(rows.in_packets, once),
-            "dst_addrs": distinct_destinations(rows, groups),
-            "distance_p999": self._p999(rows, groups),
-        }
-
-    def _p999(self, rows: FlowBatch, groups: Groups) -> Array:
+    def _p999(self, rows: FlowBatch, sources: int) -> Array:
         """Return the p99.9 of each source's distances, NaN below two flows; large sources are sampled."""
-        found = np.full(len(groups), np.nan)
+        found = np.full(sources, np.nan)
         config = self.config.distances
         if config is None:
             return found
-        kept = sample_groups(rows, groups, config.flows_max)
+        kept = sample_groups(rows, group_rows(rows.src_addr), config.flows_max)
         features = feature_matrix(rows, kept, config.features, config.scaling)
         for part in summarise(features, kept.bounds, Wanted((0.999,), tail_at=-1)):
             run = slice(part.first_group, part.first_group + len(part.pairs))

@@ -27,7 +27,7 @@ OTHER: dict[str, Any] = {
     "kafka.session_timeout_s": 30.0,
     "kafka.heartbeat_s": 2.0,
     "kafka.declare_topics": False,
-    "kafka.fetch_bytes_max": 4 << 20,
+    "kafka.fetch_bytes_max": 5 << 20,
     "kafka.compression": "lz4",
     "topics.prefix": "netops",
     "topics.partitions": 8,
