@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import cramjam
 import faust
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from faust.types import TP
 
+from flowstream.errors import StateError
 from flowstream.record_batches import LegacyBatch, Records, WireBatch, read_batches
 
 _CODECS: dict[int, Callable[[memoryview], bytes]] = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
 
 
 def decompress(codec: int, packed: memoryview) -> bytes:
-    """Undo a record batch's compression; ValueError for a codec that Kafka does not have."""
+    """Undo a record batch's compression; StateError where codec or bytes are not what a broker accepts."""
     if codec not in _CODECS:
-        raise ValueError(f"a record batch compressed with codec {codec}")
-    return _CODECS[codec](packed)
+        raise StateError(f"a record batch compressed with codec {codec}, which there is not")
+    try:
+        return _CODECS[codec](packed)
+    except (cramjam.DecompressionError, zlib.error, struct.error, OSError, EOFError, ValueError) as error:
+        raise StateError(f"a record batch that cannot be decompressed: {error}") from error
 
 
 class Epochs(Protocol):

@@ -22,25 +22,48 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from flowstream.bare_kernel import bare_njit
 from flowstream.histogram import BINS
-from flowstream.pair_kernels import BLOCK, PAD, count_above, fill, pair_at, sum_and_range
+from flowstream.pair_kernels import BLOCK, PAD, bin_of, count_above, fill, pair_at, range_of, sum_of_roots
 from flowstream.rank_kernels import (
+    BELOW,
+    BITS,
+    INSIDE,
+    LOW,
+    RANK,
+    RANK_OF,
+    SPAN_ROWS,
+    START,
+    WORDS,
     bracket_ranks,
     collect,
     count_few,
     count_many,
-    drain_tables,
+    drain_table,
     gate_of,
+    list_marked,
     list_ranks,
     mark,
-    new_spans,
+    merge_tables,
+    offer_marked,
+    place_spans,
     split_span,
     widest_span,
-)
-from flowstream.selection_kernels import LEAF, busiest, lerp, select, sort_few, sort_offered, square_not_above
+)  # fmt: skip
+from flowstream.selection_kernels import (
+    DIGITS,
+    LEAF,
+    busiest,
+    lerp,
+    select,
+    sort_few,
+    sort_offered,
+    square_not_above,
+)  # fmt: skip
 
 GATHER_MAX = 1 << 20  # values of the second pass kept for selection: 8 MB
 SPARSE_PAIRS = 1 << 15  # from here on four dense tables are cheaper than a bitmap of occupied bins
+NO_BITS = np.iinfo(np.int64).max  # above those of any float
 LEAST, GREATEST, MEAN, THRESHOLD, QUANTILES = range(5)  # columns of the statistics
 
 
@@ -69,185 +92,110 @@ class Outputs(NamedTuple):
     busy_pairs: NDArray[np.int64]
 
 
-class Scratch(NamedTuple):
-    """Working arrays of one call, sized for its widest group."""
-
-    x: NDArray[np.float64]  # the group's varying features
-    block: NDArray[np.float64]  # squared distances of a run of pairs
-    narrow: NDArray[np.float32]
-    bins: NDArray[np.uint16]
-    mask: NDArray[np.uint8]
-    hits: NDArray[np.int64]
-    folded: NDArray[np.float64]
-    tables: NDArray[np.uint32]  # pairs by bin, zero between groups
-    occupied: NDArray[np.uint64]
-    kept: NDArray[np.int64]  # bits of gathered squares
-    digits: NDArray[np.int64]
-    counts: NDArray[np.int64]  # pairs above the threshold per flow
-    places: NDArray[np.int64]  # of the farthest pairs, in condensed order
-
-
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _scratch(dims, spans_max, bounds, far_bounds):  # type: ignore[no-untyped-def]
-    widest = 0
-    listed = 0
-    for g in range(len(bounds) - 1):
-        widest = max(widest, bounds[g + 1] - bounds[g])
-        listed = max(listed, far_bounds[g + 1] - far_bounds[g])
-    return Scratch(
-        np.zeros((dims, widest + PAD)),
-        np.zeros(BLOCK + PAD),
-        np.zeros(BLOCK + PAD, np.float32),
-        np.zeros(BLOCK + PAD, np.uint16),
-        np.zeros(BLOCK + PAD, np.uint8),
-        np.zeros(BLOCK + PAD, np.int64),
-        np.zeros((3, BLOCK)),
-        np.zeros((4, BINS), np.uint32),
-        np.zeros((BINS + 63) // 64, np.uint64),
-        np.empty(min(GATHER_MAX, widest * (widest - 1) // 2) + spans_max, np.int64),
-        np.zeros(2048, np.int64),
-        np.zeros(widest, np.int64),
-        np.zeros(listed, np.int64),
-    )
-
-
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _varying(features, first, n, x):  # type: ignore[no-untyped-def]
-    """Copy the features in which the group's flows differ to ``x``; the others add nothing to a distance."""
+@bare_njit
+def _varying(features, first, n, flat, width):  # type: ignore[no-untyped-def]
+    """Copy the features in which the group's flows differ to ``flat``; the others add nothing to a distance."""
     dims = 0
     for q in range(len(features)):
-        column = features[q, first : first + n]
-        for t in range(1, n):
-            if column[t] != column[0]:
-                x[dims, :n] = column
-                dims += 1
-                break
+        at = dims * width
+        differ = False
+        for t in range(n):
+            value = features[q, first + t]
+            differ |= value != features[q, first]
+            flat[at + t] = value
+        dims += differ
     return dims
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _count_pairs(s, dims, n, out_bins, out_counts, figures):  # type: ignore[no-untyped-def]
+@bare_njit
+def _count_pairs(  # type: ignore[no-untyped-def]
+    flat, width, dims, n, block, bits, bins, folded, table, occupied, out_bins, out_counts, packed, statistics, g
+):
     """Pass 1. Fill the sparse histogram and the least, the greatest and the mean; return how many bins."""
     pairs = n * (n - 1) // 2
     dense = pairs >= SPARSE_PAIRS
     total = 0.0
     lost = 0.0
-    least = np.inf
-    greatest = 0.0
+    least, greatest = NO_BITS, 0
     i, j = 0, 1
     while i < n - 1:
-        i, j, filled = fill(s.x, dims, n, i, j, s.block, s.narrow, s.bins)
+        i, j, filled = fill(flat, width, dims, n, i, j, block, bins)
         if dense:
-            count_many(s.bins, filled, s.tables)
+            count_many(bins, filled, table)
         else:
-            count_few(s.bins, filled, s.tables[0], s.occupied)
-        part, low, high = sum_and_range(s.block, filled, s.folded)
-        least = min(least, low)
-        greatest = max(greatest, high)
+            count_few(bins, filled, table, occupied)
+        low, high = range_of(bits, filled)
+        least, greatest = min(least, low), max(greatest, high)
+        part = sum_of_roots(block, filled, folded)
         after = total + part
         lost += (total - after) + part if total >= part else (part - after) + total
         total = after
-    figures[LEAST] = np.sqrt(least)
-    figures[GREATEST] = np.sqrt(greatest)
-    figures[MEAN] = (total + lost) / pairs
-    return drain_tables(dense, s.tables, s.occupied, out_bins, out_counts)
+    statistics[g, MEAN] = (total + lost) / pairs
+    least_square, greatest_square = np.int64(least).view(np.float64), np.int64(greatest).view(np.float64)
+    statistics[g, LEAST] = np.sqrt(least_square)
+    statistics[g, GREATEST] = np.sqrt(greatest_square)
+    lowest, highest = np.int64(bin_of(least_square)), np.int64(bin_of(greatest_square))
+    if dense:
+        merge_tables(table, lowest, highest, occupied)
+    return drain_table(table, lowest, highest, occupied, out_bins, out_counts, packed)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _gather(s, dims, n, spans, used, gate, heap, places):  # type: ignore[no-untyped-def]
+@bare_njit
+def _gather(  # type: ignore[no-untyped-def]
+    flat, width, dims, n, block, bits, bins, mask, words, hits, spans, leaders, gate, kept, heap, places, wanted
+):
     """Pass 2. Gather the values of every span, and the farthest pairs into the heap."""
-    leaders = 0
-    at = 0
-    for r in range(used):
-        spans.start[r] = -1
-        if spans.low[r] == spans.high[r]:
-            continue
-        if r > 0 and spans.low[r] == spans.low[r - 1]:
-            spans.start[r] = spans.start[r - 1]
-            continue
-        spans.start[r] = at
-        spans.end[leaders] = at
-        spans.leader[leaders] = r
-        leaders += 1
-        at += spans.inside[r] + 1  # collect() writes one place too far
     pairs = n * (n - 1) // 2
     size = 0
     i, j, first = 0, 1, 0
-    while first < pairs and (leaders or len(heap)):
+    while first < pairs and (leaders or wanted):
         filled = pairs
         if pairs > BLOCK:
-            i, j, filled = fill(s.x, dims, n, i, j, s.block, s.narrow, s.bins)
-        mark(s.bins, filled, spans, leaders, gate, s.mask)
-        size = collect(s.block, s.bins, s.mask, s.hits, filled, first, gate, spans, leaders, s.kept, heap, places, size)
+            i, j, filled = fill(flat, width, dims, n, i, j, block, bins)
+        mark(bins, filled, spans, leaders, gate, mask)
+        found = list_marked(words, mask, filled, hits)
+        collect(bits, hits, found, spans, leaders, kept)
+        if wanted:
+            size = offer_marked(block, bins, hits, found, first, gate, heap, places, wanted, size)
         first += filled
+    sort_offered(heap, places, wanted, wanted)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _read_quantiles(s, quantiles, pairs, spans, used, figures):  # type: ignore[no-untyped-def]
-    """Select the order statistics from what was gathered, and interpolate."""
+@bare_njit
+def _read_quantiles(quantiles, pairs, spans, squares, used, kept, digits, statistics, g):  # type: ignore[no-untyped-def]
+    """Select the order statistics from what was gathered, and interpolate; ``squares`` views ``spans``."""
     for r in range(used):
-        start, inside = spans.start[r], spans.inside[r]
-        spans.bits[r] = spans.low[r]
+        start, inside = spans[START, r], spans[INSIDE, r]
+        at = spans[RANK, r] - spans[BELOW, r]
         if start < 0:
-            continue
-        at = spans.rank[r] - spans.below[r]
-        if inside <= LEAF:
-            if r == 0 or spans.start[r - 1] != start:
-                sort_few(s.kept, start, start + inside)
-            spans.bits[r] = s.kept[start + at]
+            spans[BITS, r] = spans[LOW, r]
+        elif inside <= LEAF:
+            if r == 0 or spans[START, r - 1] != start:
+                sort_few(kept, start, start + inside)
+            spans[BITS, r] = kept[start + at]
         else:
-            values = s.kept[start : start + inside]
-            spans.bits[r] = select(values, at, spans.low[r], spans.high[r], s.digits)
-    squares = spans.bits.view(np.float64)
+            spans[BITS, r] = select(kept, start, start + inside, at, digits)
     for q in range(len(quantiles)):
-        low = np.sqrt(squares[spans.rank_of[2 * q]])
-        high = np.sqrt(squares[spans.rank_of[2 * q + 1]])
+        low = np.sqrt(squares[BITS, spans[RANK_OF, 2 * q]])
+        high = np.sqrt(squares[BITS, spans[RANK_OF, 2 * q + 1]])
         position = quantiles[q] * (pairs - 1)
-        figures[QUANTILES + q] = lerp(low, high, position - np.floor(position))
+        statistics[g, QUANTILES + q] = lerp(low, high, position - np.floor(position))
 
 
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _tail(s, dims, n, cut, heap, places):  # type: ignore[no-untyped-def]
+@bare_njit
+def _tail(flat, width, dims, n, cut, heap, places, wanted, counts, block):  # type: ignore[no-untyped-def]
     """Pass 3. Count the pairs above the cut per flow; return how many there are."""
-    if len(heap) == n * (n - 1) // 2 or (len(heap) and heap[-1] <= cut):
-        s.counts[:n] = 0
-        above = 0
-        while above < len(heap) and heap[above] > cut:
-            i, j = pair_at(places[above], n)
-            s.counts[i] += 1
-            s.counts[j] += 1
-            above += 1
-        return above
-    count_above(s.x, dims, n, cut, s.counts, s.block)
-    return s.counts[:n].sum() // 2
-
-
-@njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _summarise_group(s, dims, n, quantiles, tail_at, threshold, spans, packed, g, out):  # type: ignore[no-untyped-def]
-    pairs = n * (n - 1) // 2
-    figures = out.statistics[g]
-    found = _count_pairs(s, dims, n, out.bins[packed:], out.counts[packed:], figures)
-    bins, counts = out.bins[packed : packed + found], out.counts[packed : packed + found]
-    used = list_ranks(quantiles, pairs, spans)
-    bracket_ranks(spans, used, bins, counts)
-    total, fullest = widest_span(spans, used)
-    while total > GATHER_MAX:
-        split_span(s.x, dims, n, spans, used, fullest, s.block, s.narrow, s.bins)
-        total, fullest = widest_span(spans, used)
-    first, last = out.far_bounds[g], out.far_bounds[g + 1]
-    heap, places = out.far_distance[first:last], s.places[: last - first]
-    _gather(s, dims, n, spans, used, gate_of(bins, counts, len(heap)), heap, places)
-    sort_offered(heap, places, len(heap))
-    _read_quantiles(s, quantiles, pairs, spans, used, figures)
-    figures[THRESHOLD] = threshold if tail_at < 0 else figures[QUANTILES + tail_at]
-    a, b = out.busy_bounds[g], out.busy_bounds[g + 1]
-    if a < b or last > first:
-        out.above[g] = _tail(s, dims, n, square_not_above(figures[THRESHOLD]), heap, places)
-        out.busy_used[g] = busiest(s.counts, n, out.busy_flow[a:b], out.busy_pairs[a:b])
-    for t in range(len(heap)):
-        heap[t] = np.sqrt(heap[t])
-        out.far_first[first + t], out.far_second[first + t] = pair_at(places[t], n)
-    return found
+    if wanted < n * (n - 1) // 2 and (wanted == 0 or heap[wanted - 1] > cut):
+        return count_above(flat, width, dims, n, cut, counts, block)
+    for i in range(n):
+        counts[i] = 0
+    above = 0
+    while above < wanted and heap[above] > cut:
+        i, j = pair_at(places[above], n)
+        counts[i] += 1
+        counts[j] += 1
+        above += 1
+    return above
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -257,14 +205,59 @@ def summarise_groups(features, bounds, quantiles, tail_at, threshold, out):  # t
     ``quantiles`` ascend. The threshold of the tail is quantile number ``tail_at``, or ``threshold`` where
     that is negative. The tail is left out where neither pairs nor flows are to be listed.
     """
-    s = _scratch(len(features), 2 * len(quantiles), bounds, out.far_bounds)
-    spans = new_spans(len(quantiles))
+    # Fields, views and scratch are taken once, and passed whole: slices and fields have their references counted.
+    statistics, above, bins_used, out_bins, out_counts = out.statistics, out.above, out.bins_used, out.bins, out.counts
+    far_bounds, far_distance, far_first, far_second = out.far_bounds, out.far_distance, out.far_first, out.far_second
+    busy_bounds, busy_used, busy_flow, busy_pairs = out.busy_bounds, out.busy_used, out.busy_flow, out.busy_pairs
+    widest, listed = np.max(np.diff(bounds)), np.max(np.diff(far_bounds))
+    width = widest + PAD
+    flat = np.zeros(len(features) * width)  # the group's varying features
+    block = np.zeros(BLOCK + PAD)  # squared distances of a run of pairs
+    bins, mask, hits = (
+        np.zeros(BLOCK + PAD, np.uint16),
+        np.zeros(BLOCK + PAD, np.uint8),
+        np.zeros(BLOCK + PAD, np.int64),
+    )
+    bits, words = block.view(np.int64), mask.view(np.uint64)
+    folded = np.zeros(BLOCK)
+    table, occupied = np.zeros(4 * BINS, np.uint32), np.zeros(WORDS, np.uint64)  # pairs by bin, zero between groups
+    spans = np.zeros((SPAN_ROWS, 2 * len(quantiles)), np.int64)
+    squares = spans.view(np.float64)
+    kept = np.empty(min(GATHER_MAX, widest * (widest - 1) // 2) + 2 * len(quantiles), np.int64)  # gathered squares
+    digits, counts = np.zeros(DIGITS, np.int64), np.zeros(widest, np.int64)
+    heap, places = np.zeros(listed), np.zeros(listed, np.int64)  # the farthest pairs, in condensed order
     packed = 0
     for g in range(len(bounds) - 1):
         n = bounds[g + 1] - bounds[g]
         if n < 2:
             continue
-        dims = _varying(features, bounds[g], n, s.x)
-        found = _summarise_group(s, dims, n, quantiles, tail_at, threshold, spans, packed, g, out)
-        out.bins_used[g] = found
+        pairs = n * (n - 1) // 2
+        dims = _varying(features, bounds[g], n, flat, width)
+        found = _count_pairs(
+            flat, width, dims, n, block, bits, bins, folded, table, occupied, out_bins, out_counts, packed,
+            statistics, g,
+        )  # fmt: skip
+        used = list_ranks(quantiles, pairs, spans)
+        bracket_ranks(spans, used, out_bins, out_counts, packed)
+        total, fullest = widest_span(spans, used)
+        while total > GATHER_MAX:
+            split_span(flat, width, dims, n, spans, used, fullest, block, bits, bins)
+            total, fullest = widest_span(spans, used)
+        leaders = place_spans(spans, used)
+        far, wanted = far_bounds[g], far_bounds[g + 1] - far_bounds[g]
+        gate = gate_of(out_bins, out_counts, packed, packed + found, wanted)
+        _gather(
+            flat, width, dims, n, block, bits, bins, mask, words, hits, spans, leaders, gate, kept, heap, places, wanted
+        )  # fmt: skip
+        _read_quantiles(quantiles, pairs, spans, squares, used, kept, digits, statistics, g)
+        cut = threshold if tail_at < 0 else statistics[g, QUANTILES + tail_at]
+        statistics[g, THRESHOLD] = cut
+        busy, busy_end = busy_bounds[g], busy_bounds[g + 1]
+        if busy < busy_end or wanted:
+            above[g] = _tail(flat, width, dims, n, square_not_above(cut), heap, places, wanted, counts, block)
+            busy_used[g] = busiest(counts, n, busy_flow, busy_pairs, busy, busy_end)
+        for t in range(wanted):
+            far_distance[far + t] = np.sqrt(heap[t])
+            far_first[far + t], far_second[far + t] = pair_at(places[t], n)
+        bins_used[g] = found
         packed += found

@@ -73,7 +73,10 @@ def feature_matrix(rows: FlowBatch, groups: Groups, names: Sequence[str], scalin
     ``none``: as they are. ``standard``: z-scores over the group's rows (population standard deviation), 0
     where they are all equal. ``log``: ``log1p`` first, negative values counting as 0.
     """
-    matrix = np.stack([FEATURES[name](rows)[groups.order] for name in names])
+    matrix = np.empty((len(names), len(groups.order)))
+    for q, name in enumerate(names):
+        # Clipping changes no index of a group; numpy's default would write to a copy first, lest one be wrong.
+        np.take(FEATURES[name](rows), groups.order, out=matrix[q], mode="clip")
     if scaling == "log":
         matrix = np.log1p(np.maximum(matrix, 0.0))
     if scaling != "none":

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.batch import Array
 from flowstream.grouping import group_rows
 
@@ -49,7 +49,7 @@ def _table(rows: int) -> NDArray[Any]:
     return np.full(2 << max(4, (rows - 1).bit_length()), -1, np.int32 if rows < 1 << 31 else np.int64)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _mixed(high, low, more):  # type: ignore[no-untyped-def]
     """Mix two words and a number: MurmurHash3's 64-bit finaliser (Appleby)."""
     word = (high * np.uint64(0x9E3779B97F4A7C15)) ^ low ^ (more * np.uint64(0xD6E8FEB86659FD93))
@@ -58,7 +58,7 @@ def _mixed(high, low, more):  # type: ignore[no-untyped-def]
     return word ^ (word >> np.uint64(33))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def _number(words, group, firsts, table, probes):  # type: ignore[no-untyped-def]
     """Give groups numbers in the order of their first rows; return how many, or -1 where the probes did not do."""
     mask = np.uint64(len(table) - 1)
@@ -85,7 +85,7 @@ def _number(words, group, firsts, table, probes):  # type: ignore[no-untyped-def
     return groups
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def _count(group, words, counts, table, probes):  # type: ignore[no-untyped-def]
     """Count new (group, words) pairs per group; return whether the probes did."""
     mask = np.uint64(len(table) - 1)

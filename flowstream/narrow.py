@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 
+from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.batch import Array
 from flowstream.errors import StateError
 
@@ -48,7 +48,7 @@ def unpack(raw: bytes, rows: int, dtype: str) -> Array:
     return column
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def _pack(column, out):  # type: ignore[no-untyped-def]
     """Write a column, which has at least one row; return the bytes used."""
     least = most = column[0]
@@ -77,7 +77,7 @@ def _pack(column, out):  # type: ignore[no-untyped-def]
     return at + len(column) * width
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _store(column, base, out, width):  # type: ignore[no-untyped-def]
     for row in range(len(column)):
         value = np.uint64(column[row]) - base

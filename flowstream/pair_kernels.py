@@ -11,11 +11,13 @@ import math
 import numpy as np
 from numba import njit
 
+from flowstream.bare_kernel import bare_njit
+
 BLOCK = 2048  # pairs: a block, its bins and its mask fit the first-level cache
 PAD = 16  # a row of pairs is computed in whole strides of 16, the excess is overwritten by the next row
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def squares_of_row(flat, width, dims, i, j, count, out, at):  # type: ignore[no-untyped-def]
     """Write the squared distances of flow ``i`` to ``count`` flows from ``j`` on to ``out[at:]``.
 
@@ -26,12 +28,9 @@ def squares_of_row(flat, width, dims, i, j, count, out, at):  # type: ignore[no-
     # Slices bound before the loop vectorise as well, but making them takes longer than a short row.
     o, a, ai, w = np.uint64(at), np.uint64(j), np.uint64(i), np.uint64(width)
     padded = np.uint64((count + 15) // 16 * 16)
-    if dims == 0:
-        for t in range(padded):
-            out[o + t] = 0.0
-        return
     b, c, d, e = a + w, a + w * np.uint64(2), a + w * np.uint64(3), a + w * np.uint64(4)
     bi, ci, di, ei = ai + w, ai + w * np.uint64(2), ai + w * np.uint64(3), ai + w * np.uint64(4)
+    done = 0
     if dims >= 5:
         done = 5
         p, q, r, s, u = flat[ai], flat[bi], flat[ci], flat[di], flat[ei]
@@ -50,12 +49,15 @@ def squares_of_row(flat, width, dims, i, j, count, out, at):  # type: ignore[no-
         for t in range(padded):
             f, g, h = flat[a + t] - p, flat[b + t] - q, flat[c + t] - r
             out[o + t] = (f * f + g * g) + h * h
-    else:
+    elif dims >= 1:
         done = 1
         p = flat[ai]
         for t in range(padded):
             f = flat[a + t] - p
             out[o + t] = f * f
+    else:
+        for t in range(padded):
+            out[o + t] = 0.0
     for more in range(done, dims):
         x = a + w * np.uint64(more)
         p = flat[ai + w * np.uint64(more)]
@@ -64,10 +66,15 @@ def squares_of_row(flat, width, dims, i, j, count, out, at):  # type: ignore[no-
             out[o + t] += f * f
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def fill(x, dims, n, i, j, block, narrow, bins):  # type: ignore[no-untyped-def]
+@bare_njit
+def bin_of(square):  # type: ignore[no-untyped-def]
+    """Return the histogram's bin of a squared distance."""
+    return np.uint16(np.float32(square).view(np.uint32) >> np.uint32(16))
+
+
+@bare_njit
+def fill(flat, width, dims, n, i, j, block, bins):  # type: ignore[no-untyped-def]
     """Write the next block of squares from pair (i, j) on, and their bins; return the next pair, how many."""
-    flat, width = x.reshape(-1), x.shape[1]
     filled = 0
     while filled < BLOCK and i < n - 1:
         count = min(n - j, BLOCK - filled)
@@ -77,49 +84,37 @@ def fill(x, dims, n, i, j, block, narrow, bins):  # type: ignore[no-untyped-def]
         if j == n:
             i += 1
             j = i + 1
-    padded = (filled + 15) // 16 * 16
-    v = block[:padded]
-    f = narrow[:padded]
-    for t in range(padded):
-        f[t] = v[t]
-    bits = narrow.view(np.uint32)[:padded]
-    b = bins[:padded]
-    for t in range(padded):
-        b[t] = bits[t] >> np.uint32(16)
+    for t in range(np.uint64((filled + 15) // 16 * 16)):
+        bins[t] = bin_of(block[t])
     return i, j, filled
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def sum_and_range(block, filled, folded):  # type: ignore[no-untyped-def]
-    """Return the sum of the distances of a block, and its least and greatest square, by folding halves."""
-    half = (filled + 1) // 2
-    rest = filled - half
-    low = block[:half]
-    high = block[half:filled]
-    total = folded[0, :half]
-    least = folded[1, :half]
-    greatest = folded[2, :half]
+@bare_njit
+def sum_of_roots(block, filled, folded):  # type: ignore[no-untyped-def]
+    """Return the sum of the distances of a block of squares, by folding halves."""
+    half = np.uint64((filled + 1) // 2)
+    rest = np.uint64(filled) - half
     for t in range(half):
-        total[t] = math.sqrt(low[t])
+        folded[t] = math.sqrt(block[t])
     for t in range(rest):
-        total[t] += math.sqrt(high[t])
-    if rest < half:
-        least[rest] = low[rest]
-        greatest[rest] = low[rest]
-    for t in range(rest):
-        least[t] = min(low[t], high[t])
-        greatest[t] = max(low[t], high[t])
-    while half > 1:
-        middle = (half + 1) // 2
-        a, b, c = total[middle:half], least[middle:half], greatest[middle:half]
+        folded[t] += math.sqrt(block[half + t])
+    while half > np.uint64(1):
+        middle = (half + np.uint64(1)) >> np.uint64(1)
         for t in range(half - middle):
-            total[t] += a[t]
-        for t in range(half - middle):
-            least[t] = min(least[t], b[t])
-        for t in range(half - middle):
-            greatest[t] = max(greatest[t], c[t])
+            folded[t] += folded[middle + t]
         half = middle
-    return total[0], least[0], greatest[0]
+    return folded[0]
+
+
+@bare_njit
+def range_of(bits, filled):  # type: ignore[no-untyped-def]
+    """Return the least and the greatest of a block's squares, both by their bits."""
+    # The bits of floats that are not negative are ordered as they are, and unlike floats they vectorise.
+    least = greatest = bits[0]
+    for t in range(np.uint64(filled)):
+        least = min(least, bits[t])
+        greatest = max(greatest, bits[t])
+    return least, greatest
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -134,26 +129,28 @@ def condensed(x, dims, n, out):  # type: ignore[no-untyped-def]
         out[t] = math.sqrt(out[t])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def count_above(x, dims, n, cut, counts, row):  # type: ignore[no-untyped-def]
-    """Set ``counts[i]`` to the pairs of flow ``i`` with squares above ``cut``; ``row`` is scratch."""
-    flat, width = x.reshape(-1), x.shape[1]
-    counts[:n] = 0
+@bare_njit
+def count_above(flat, width, dims, n, cut, counts, row):  # type: ignore[no-untyped-def]
+    """Set ``counts[i]`` to the pairs of flow ``i`` with squares above ``cut``; return how many there are in all."""
+    for i in range(n):
+        counts[i] = 0
+    pairs = np.int64(0)
     for i in range(n - 1):
         own = np.int64(0)
         for j in range(i + 1, n, BLOCK):
             count = min(n - j, BLOCK)
             squares_of_row(flat, width, dims, i, j, count, row, 0)
-            r = row[:count]
-            c = counts[j : j + count]
-            for t in range(count):
-                above = np.int64(r[t] > cut)
-                c[t] += above
+            first = np.uint64(j)
+            for t in range(np.uint64(count)):
+                above = np.int64(row[t] > cut)
+                counts[first + t] += above
                 own += above
         counts[i] += own
+        pairs += own
+    return pairs
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def pair_at(place, n):  # type: ignore[no-untyped-def]
     """Return (i, j) of a place in condensed order."""
     guess = int(n - 0.5 - math.sqrt(max((n - 0.5) * (n - 0.5) - 2.0 * place, 0.0)))

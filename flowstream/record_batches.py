@@ -13,9 +13,9 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.decode.payloads import Payloads
 from flowstream.errors import StateError
 
@@ -30,7 +30,7 @@ RECORD_BYTES_MIN: Final = 7  # length, attributes, timestamp, offset, key, value
 _TRUNCATED: Final = -1
 _Bytes = NDArray[np.uint8]
 
-#: Undoes compression: from the codec's number in the attributes (1 gzip, 2 snappy, 3 lz4, 4 zstd) and the bytes.
+#: Undoes compression, from the codec's number (1 gzip, 2 snappy, 3 lz4, 4 zstd) and the bytes; or StateError.
 Decompress = Callable[[int, memoryview], bytes]
 
 
@@ -88,7 +88,7 @@ def batch_bytes(wire: memoryview, at: int) -> int:
 def read_batches(batches: Sequence[WireBatch | LegacyBatch], decompress: Decompress) -> Records:
     """Return the records of consecutive batches.
 
-    Raises StateError for bytes that no broker accepts, and what ``decompress`` raises.
+    Raises StateError for bytes that no broker accepts.
     """
     parts = [_read_wire(b, decompress) if isinstance(b, WireBatch) else _read_legacy(b) for b in batches]
     return parts[0] if len(parts) == 1 else _joined(parts)
@@ -136,7 +136,7 @@ def _joined(parts: Sequence[Records]) -> Records:
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inline_njit
 def _zigzag(raw, at, end):  # type: ignore[no-untyped-def]
     """Return (value, position after it) of a signed varint; the position is negative where there is none."""
     word = np.uint64(0)
@@ -151,7 +151,7 @@ def _zigzag(raw, at, end):  # type: ignore[no-untyped-def]
     return np.int64(0), _TRUNCATED
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def _read_records(raw, count, base, time_ms, first_offset, values, bounds, null, columns):  # type: ignore[no-untyped-def]
     """Read ``count`` records; fill values (end to end), their bounds, which are null, offsets and times in ms.
 

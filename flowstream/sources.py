@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.batch import Array, FlowBatch, address_text, packed_to_words, words_to_packed
 from flowstream.distance_kernels import QUANTILES
 from flowstream.distances import DistancesConfig, restore_stateless, stateless_snapshot
@@ -54,7 +54,7 @@ class SourcesConfig:
 _SUMS = ("flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets")
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _scaled(value, times):  # type: ignore[no-untyped-def]
     """Return the product of two numbers, ``times`` >= 0; one that exceeds 63 bits stops at the limit."""
     limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
@@ -67,7 +67,7 @@ def _scaled(value, times):  # type: ignore[no-untyped-def]
     return value * times
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _add(sums, name, group, value):  # type: ignore[no-untyped-def]
     """Add to a sum; what exceeds 63 bits stops at the limit."""
     limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
@@ -81,7 +81,7 @@ def _add(sums, name, group, value):  # type: ignore[no-untyped-def]
     sums[group, name] = total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def _add_rows(group, packets, sent, rate, in_bytes, in_packets, sums):  # type: ignore[no-untyped-def]
     """Add every row to the sums of its group, in the order of ``_SUMS``."""
     for row in range(len(group)):

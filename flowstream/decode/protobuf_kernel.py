@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.decode.protobuf_fields import (
     ADDRESS_SLOTS,
     FIXED_BYTES,
@@ -51,14 +51,12 @@ _END_NS: Final = SLOTS["time_flow_end_ns"]
 _ORIGIN_OFFSET: Final = SLOTS["origin_offset"]
 _ORIGIN_ROW: Final = SLOTS["origin_row"]
 
-# Left to itself LLVM calls the small functions below, and every call with an array counts references, which took
-# half of the time: hence forceinline.
 _Bytes = NDArray[np.uint8]
 _Rows = NDArray[np.uint64]
 _Index = int | np.int64
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _varint(buffer: _Bytes, position: _Index, end: _Index) -> tuple[np.uint64, _Index]:
     """Return (value, position after it); the position is minus a Reason where there is no varint."""
     value = np.uint64(0)
@@ -76,7 +74,7 @@ def _varint(buffer: _Bytes, position: _Index, end: _Index) -> tuple[np.uint64, _
     return value, -_TRUNCATED
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _address(buffer: _Bytes, position: _Index, length: _Index, rows: _Rows, at: _Index, slot: _Index) -> bool:
     """Write an address of 0, 4 or 16 bytes as two words; return False for any other length."""
     high = np.uint64(0)
@@ -94,7 +92,7 @@ def _address(buffer: _Bytes, position: _Index, length: _Index, rows: _Rows, at: 
     return length in (0, 4, 16)  # a tuple: numba builds a set anew at every call
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _in_ns(value: np.uint64, unit_ns: np.uint64) -> np.uint64:
     """Return ``value * unit_ns``, or one more than any time where that would not fit."""
     if value > TIME_MAX // unit_ns:
@@ -102,7 +100,7 @@ def _in_ns(value: np.uint64, unit_ns: np.uint64) -> np.uint64:
     return value * unit_ns
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _settle_times(rows: _Rows, at: _Index) -> int:
     """Bring the times of whichever schema this is to nanoseconds; return 0 or a Reason.
 
@@ -127,10 +125,10 @@ def _settle_times(rows: _Rows, at: _Index) -> int:
     return 0
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _judge(rows: _Rows, at: _Index, addressed: bool) -> _Index:  # noqa: FBT001 - compiled code takes no keywords
     """Settle the times of a row that was read to its end; return 0 or the first Reason to refuse it."""
-    reason = _settle_times(rows, at)
+    reason: _Index = _settle_times(rows, at)
     if reason:
         return reason
     if not addressed:
@@ -141,7 +139,7 @@ def _judge(rows: _Rows, at: _Index, addressed: bool) -> _Index:  # noqa: FBT001 
     return _OUT_OF_RANGE if too_large else 0
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _read_record(  # noqa: C901 - see the comment on tags
     buffer: _Bytes, position: _Index, end: _Index, rows: _Rows, at: _Index
 ) -> _Index:
@@ -151,8 +149,7 @@ def _read_record(  # noqa: C901 - see the comment on tags
     has_source = False
     odd_addresses = 0  # one bit per address, so that a later, good duplicate clears it
     while position < end:
-        # Nearly every tag takes one byte or two. In a function of its own, which returns a pair, this took as
-        # long as all the rest.
+        # Nearly every tag takes one byte or two.
         tag = np.uint64(buffer[position])
         if tag < np.uint64(0x80):
             position += 1
@@ -191,10 +188,11 @@ def _read_record(  # noqa: C901 - see the comment on tags
             odd_addresses = odd_addresses & ~(1 << slot) | (0 if fits else 1 << slot)
             has_source = length != 0 if slot == _SRC else has_source
         position += length
-    return _judge(rows, at, has_source and odd_addresses == 0)
+    reason: _Index = _judge(rows, at, has_source and odd_addresses == 0)
+    return reason
 
 
-@njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@inline_njit
 def _run_length(buffer: _Bytes, position: _Index, end: _Index) -> _Index:
     """Return how many length-delimited records fill ``buffer[position:end]`` exactly; 0 if they do not."""
     records = 0
@@ -209,7 +207,7 @@ def _run_length(buffer: _Bytes, position: _Index, end: _Index) -> _Index:
     return records if records == 1 or shortest >= RECORD_BYTES_MIN else 0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def count_rows(buffer: _Bytes, bounds: NDArray[np.int64]) -> _Index:
     """Return how many rows the messages give at most: one each, or one per nine bytes of a run."""
     rows: _Index = 0
@@ -218,12 +216,12 @@ def count_rows(buffer: _Bytes, bounds: NDArray[np.int64]) -> _Index:
     return rows
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def _read_run(buffer: _Bytes, position: _Index, end: _Index, rows: _Rows, filled: _Index) -> _Index:
     """Read a run of delimited records (see ``_run_length``) into ``rows[filled:]``; return 0 or a Reason."""
     while position < end:
         size, position = _varint(buffer, position, end)
-        reason = _read_record(buffer, position, position + np.int64(size), rows, filled)
+        reason: _Index = _read_record(buffer, position, position + np.int64(size), rows, filled)
         if reason:
             return reason
         position += np.int64(size)
@@ -231,7 +229,7 @@ def _read_run(buffer: _Bytes, position: _Index, end: _Index, rows: _Rows, filled
     return 0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@bare_njit
 def read_messages(buffer: _Bytes, bounds: NDArray[np.int64], rows: _Rows, reasons: NDArray[np.uint8]) -> _Index:
     """Decode every message; fill ``rows`` and ``reasons`` (0: it gave rows); return the number of rows.
 

@@ -130,14 +130,14 @@ def test_a_flipped_bit_fails_the_crc(batch: list[Record], place: int, bit: int) 
         unpacked(bytes(raw), columns=True)
 
 
-@given(batch=records, place=st.integers(0, 10_000), byte=st.integers(0, 255), codec=st.sampled_from([0, 4]))
+@given(batch=records, place=st.integers(0, 10_000), byte=st.integers(0, 255), codec=st.sampled_from(range(5)))
 @settings(max_examples=300)
 def test_any_bytes_give_records_or_an_error(batch: list[Record], place: int, byte: int, codec: int) -> None:
     raw = bytearray(wire(batch, 0, codec))
     raw[place % len(raw)] = byte
     try:
         read = read_batches([WireBatch(memoryview(bytes(raw)), 0, len(batch))], decompress)
-    except (StateError, ValueError, OSError, RuntimeError):
+    except StateError:
         return
     assert len(read.payloads) == len(read.offsets) == len(read.timestamps_ns)
     assert read.payloads.bounds[-1] == len(read.payloads.buffer)

@@ -33,6 +33,21 @@ def brute(features: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(0), *columns])
 
 
+def mean_of(distances: np.ndarray) -> float:
+    """Return the mean as it is defined: blocks of 2,048 folded by halves, their sums added with compensation."""
+    total = lost = 0.0
+    for first in range(0, len(distances), 2048):
+        part = distances[first : first + 2048]
+        while len(part) > 1:
+            half = (len(part) + 1) // 2
+            part = part[:half] + np.append(part[half:], np.zeros(2 * half - len(part)))
+        after = total + part[0]
+        large, small = max(total, part[0]), min(total, part[0])
+        lost += (large - after) + small
+        total = after
+    return float((total + lost) / len(distances))
+
+
 def one(features: np.ndarray, wanted: Wanted = WANTED) -> Summaries:
     (part,) = summarise(features, np.array([0, features.shape[1]]), wanted)
     return part
@@ -57,6 +72,7 @@ def check_group(part: Summaries, g: int, features: np.ndarray, wanted: Wanted) -
     assert figures[LEAST] == distances.min()
     assert figures[GREATEST] == distances.max()
     assert figures[MEAN] == pytest.approx(math.fsum(distances) / len(distances), rel=1e-14)
+    assert figures[MEAN] == mean_of(distances)
     assert figures[QUANTILES:].tolist() == [np.quantile(distances, q) for q in wanted.quantiles]
     threshold = wanted.threshold if wanted.tail_at < 0 else np.quantile(distances, wanted.quantiles[wanted.tail_at])
     assert figures[THRESHOLD] == threshold
@@ -90,7 +106,7 @@ def make(kind: str, n: int, dims: int, scale: float, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e9, 2.0**127])
 @pytest.mark.parametrize("kind", ["spread", "copies", "equal", "near", "twins"])
-@pytest.mark.parametrize("n", [1, 2, 3, 64, 65, 66, 300, 1000])
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 65, 66, 256, 257, 300, 1000])
 def test_every_figure_of_a_group_equals_brute_force_to_the_last_bit(n, kind, scale):
     features = make(kind, n, 5, scale, n)
     check_group(one(features), 0, features, WANTED)
@@ -216,7 +232,18 @@ def test_places_in_condensed_order_turn_back_into_pairs(n, data):
 def test_selection_gives_the_value_of_the_rank(values, data):
     rank = data.draw(st.integers(0, len(values) - 1))
     bits, digits = np.array(values, np.int64), np.zeros(2048, np.int64)
-    assert select(bits, rank, min(values), max(values), digits) == sorted(values)[rank]
+    assert select(bits, 0, len(bits), rank, digits) == sorted(values)[rank]
+
+
+@pytest.mark.parametrize("count", [2047, 2048, 2049, 20_000])
+@pytest.mark.parametrize("spread", [1, 3, 2**20, 2**62])
+@pytest.mark.parametrize("ranks", [(0, 1, 2), (1000, 1500, 2000)])
+def test_few_values_and_many_are_selected_alike(count, spread, ranks):
+    values = np.random.default_rng(count).integers(0, spread, count + 5)
+    values[4] = 2**62  # one far from the rest, so that the first digits tell nothing
+    inside, digits = np.sort(values[3 : count + 3]), np.zeros(2048, np.int64)
+    for rank in (*ranks, count - 1):
+        assert select(values, 3, count + 3, rank, digits) == inside[rank]
 
 
 @given(st.floats(0.0, 1e154))
