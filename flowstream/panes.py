@@ -78,21 +78,27 @@ class PaneAssembly:
         self.closed = closed
         self._open: dict[int, list[FlowBatch]] = {}
 
-    def indices(self, rows: FlowBatch) -> Array:
-        """Return the pane index of each row."""
-        return np.asarray(rows.time_ns // self.pane_ns)
+    def index(self, time_ns: Array) -> int:
+        """Return the pane of a time."""
+        return int(time_ns) // self.pane_ns
+
+    def is_closed(self, rows: FlowBatch) -> Array:
+        """Return which rows belong to panes that are closed."""
+        if self.closed is None:
+            return np.zeros(len(rows), np.bool_)
+        return np.asarray(rows.time_ns < self.closed * self.pane_ns)
 
     def add(self, rows: FlowBatch) -> None:
         """Put rows into their panes, none of which may be closed."""
         if not len(rows):
             return
-        pane = self.indices(rows)
-        first, last = int(pane.min()), int(pane.max())
+        first, last = self.index(rows.time_ns.min()), self.index(rows.time_ns.max())
         if self.closed is not None and first < self.closed:
             raise ValueError(f"a row for pane {first}, which closed before pane {self.closed}")
         if first == last:
             self._open.setdefault(first, []).append(rows)
             return
+        pane = rows.time_ns // self.pane_ns
         if bool(np.any(pane[1:] < pane[:-1])):
             order = stable_order(pane)
             pane, rows = pane[order], rows.take(order)
