@@ -40,6 +40,25 @@ def write(
     asyncio.run(go())
 
 
+def write_transactions(broker: str, topic: str, transactions: Sequence[tuple[Sequence[bytes], bool]]) -> None:
+    """Write values to partition 0 in transactions, each of which is committed (True) or given up."""
+
+    async def go() -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=broker, transactional_id=f"{topic}-writer", max_batch_size=1 << 14
+        )
+        await producer.start()
+        try:
+            for values, kept in transactions:
+                await producer.begin_transaction()
+                await asyncio.gather(*[await producer.send(topic, value, partition=0) for value in values])
+                await (producer.commit_transaction() if kept else producer.abort_transaction())
+        finally:
+            await producer.stop()
+
+    asyncio.run(go())
+
+
 def read_all(broker: str, topic: str) -> list[Any]:
     """Return every record of a topic up to its present end, by partition and offset."""
 

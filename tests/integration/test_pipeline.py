@@ -21,7 +21,7 @@ from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
 from flowstream.sources import SourceBlock
 from tests.goflow2 import Goflow2, Goflow2Error, find_goflow2, replay, udp_payloads
-from tests.integration.kafka import commit, committed, read_all
+from tests.integration.kafka import commit, committed, read_all, write_transactions
 from tests.integration.lab import Lab
 from tests.waiting import wait_for
 
@@ -134,6 +134,25 @@ def test_progress_behind_the_committed_offset_is_read_again_from_its_position(la
     lab.worker(FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="8192")
     wait_for(lambda: from_kafka(lab) == expected or None, "the results of the file pipeline", 90)
     wait_for(lambda: all(committed(lab.broker, lab.app)[tp][0] > ahead[tp] for tp in ahead), "commits to go on", 60)
+
+
+def test_what_a_collector_gave_up_is_not_counted_and_the_end_of_a_transaction_is_not_awaited(lab: Lab) -> None:
+    """The log ends with a marker, which is no record: the partition must be seen to be silent all the same."""
+    values = recorded()
+    expected = from_file(lab, values)
+    lab.prepare(LINKS, raw_partitions=1)
+    given_up = values[5_000:9_000]
+    write_transactions(
+        lab.broker, lab.raw, [(values[:7_000], True), (given_up, False), (values[7_000:], True), (given_up, False)]
+    )
+    worker = lab.worker()
+    # Distances name flows by their offsets, which are others here.
+    named = ("elephants", "sources")
+    wait_for(
+        lambda: all(from_kafka(lab)[stream] == expected[stream] for stream in named), "the results of the file pipeline"
+    )
+    assert worker.metric("records_consumed_total") == len(values)
+    assert not worker.metric("block_gaps_total")
 
 
 def test_two_workers_and_four_partitions_account_for_every_message(lab: Lab) -> None:
