@@ -2,6 +2,7 @@
 
 The order is what makes a crash harmless: results are sent and acknowledged, then the progress record is
 written, then the events before its position are acked (and Faust flushes the table before it commits them).
+Results of one batch are on their way while the next one is computed; the order holds for each, and among them.
 """
 
 from __future__ import annotations
@@ -10,23 +11,32 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
+from faust.streams import current_event
 from faust.types import TP
 
 from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
 from agents.links import LinkFollower
-from agents.publisher import Outgoing
+from agents.publisher import Outgoing, OutgoingRun
 from agents.tables import Tables
-from flowstream.analysis import Outcome
+from flowstream.analysis import Outcome, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, decode_block, encode_block
 from flowstream.errors import StateError
-from flowstream.operators import Result
+from flowstream.operators import Result, Said
 from flowstream.pipeline import PartitionAnalysis
+from flowstream.record_kernel import Headers, Run
+from flowstream.results import ResultEncoder
 from flowstream.topics import name
+
+#: Batches of blocks whose results are not all acknowledged: one on its way while the next is computed.
+BATCHES_IN_FLIGHT = 2
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +48,40 @@ class _Part:
     work: PartitionAnalysis
     epoch: int
     position: int  # blocks before it are of no use
-    unacked: deque[FetchedBatch] = field(default_factory=deque)
+    unacked: deque[FetchedBatch] = field(default_factory=deque)  # before any progress computed so far
+    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
+    last: asyncio.Task[None] | None = None  # the sending of the batch before
 
 
 @dataclass(slots=True)
 class _Done:
-    """What came of a batch of blocks."""
+    """What came of a batch of blocks, and what is to be stored and acked once its results are acknowledged."""
 
     outgoing: list[Outgoing] = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
+    results: list[Said] = field(default_factory=list)
+    headers: Headers = ()
+    progress: Progress | None = None
+    processed: list[FetchedBatch] = field(default_factory=list)
+    rows_open: int = 0
+    watermark_ns: int | None = None
     panes: int = 0
     applied: int = 0
     late: int = 0
     duplicate: int = 0
     gap: int = 0
     refused: int = 0
+
+
+def outgoing_results(
+    said: Iterable[Said], encoder: ResultEncoder, topic: Callable[[str], str], partition: int, headers: Headers = ()
+) -> Iterator[Outgoing | OutgoingRun]:
+    """Yield the records of results, encoded as they are taken; ``topic`` gives the topic of a stream."""
+    for results in said:
+        if isinstance(results, Result):
+            yield Outgoing(topic(results.stream), partition, results.key.encode(), encoder.encode(results), headers)
+        else:
+            prefix, values = encoder.encode_column(results)
+            yield OutgoingRun(topic(results.stream), partition, Run(results.keys, values, prefix, headers))
 
 
 class AnalysesAgent:
@@ -63,6 +92,8 @@ class AnalysesAgent:
         self._tables = tables
         self._links = links
         self._parts: dict[TP, _Part] = {}
+        self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        self._unacknowledged: set[asyncio.Task[None]] = set()
 
     async def run(self, stream: Any) -> None:
         """Consume the flows topic for ever."""
@@ -70,30 +101,66 @@ class AnalysesAgent:
             await self._context.or_crash(self.take(batch))
 
     async def take(self, batch: FetchedBatch) -> None:
-        """Apply one batch of blocks."""
+        """Apply one batch of blocks and begin to send its results, which is not waited for."""
         part = await self._part(batch)
         if part is None:
             return
-        metrics = self._context.metrics
-        part.work.replace_links(self._links.table)
-        with metrics.pane_seconds.time():
-            done = await asyncio.to_thread(self._work, part, batch)
-        if batch.void:
-            return
-        await self._context.publisher.publish(done.outgoing)
-        if batch.void:
-            return
-        part.unacked.append(batch)
-        self._count(batch.tp, done, part)
-        if done.panes or part.work.analysis.position >= part.unacked[0].next_offset:
-            self._store(batch.tp, part, done)
+        await self._slots.acquire()
+        try:
+            part.work.replace_links(self._links.table)
+            with self._context.metrics.pane_seconds.time():
+                done = await asyncio.to_thread(self._work, part, batch)
+            if batch.void:
+                self._slots.release()
+                return
+            self._note_progress(part, batch, done)
+            # The tables find their partition by the event in hand, which Faust refers to only weakly.
+            sending = self._send(part, batch, done, part.last, current_event())
+            task = asyncio.create_task(self._context.or_crash(sending))
+        except BaseException:
+            self._slots.release()
+            raise
+        part.last = task
+        self._unacknowledged.add(task)
+        task.add_done_callback(self._settled)
 
-    def _store(self, tp: TP, part: _Part, done: _Done) -> None:
-        progress = part.work.analysis.progress()
-        self._tables.keep_results(tp.partition, done.results)
-        self._tables.store_progress(tp.partition, progress)
-        while part.unacked and part.unacked[0].next_offset <= progress.position:
-            self._context.consumer.ack_batch(part.unacked.popleft())
+    def _settled(self, task: asyncio.Task[None]) -> None:
+        self._unacknowledged.discard(task)
+        self._slots.release()
+
+    async def settle(self) -> None:
+        """Wait until the results of every batch taken are acknowledged and its progress is stored."""
+        await asyncio.gather(*self._unacknowledged)
+
+    def _note_progress(self, part: _Part, batch: FetchedBatch, done: _Done) -> None:
+        """Take down how things stand, before the next batch changes it: the progress, and which batches lie before."""
+        part.unacked.append(batch)
+        analysis = part.work.analysis
+        done.rows_open, done.watermark_ns = analysis.rows_open, analysis.watermark_ns
+        while part.unacked and part.unacked[0].next_offset <= analysis.position:
+            done.processed.append(part.unacked.popleft())
+        if done.panes or done.processed:
+            done.progress = analysis.progress()
+
+    async def _send(
+        self, part: _Part, batch: FetchedBatch, done: _Done, before: asyncio.Task[None] | None, _event: Any
+    ) -> None:
+        """Send the results; once they and all before them are acknowledged, store the progress, then ack."""
+        async with part.sending:
+            topic = partial(name, self._context.settings)
+            results = outgoing_results(done.results, self._context.encoder, topic, batch.tp.partition, done.headers)
+            sent = await self._context.publisher.enqueue(chain(done.outgoing, results))
+        await sent
+        if before is not None:
+            await before
+        if batch.void:
+            return
+        self._count(batch, done)
+        if done.progress is not None:
+            self._tables.keep_results(batch.tp.partition, done.results)
+            self._tables.store_progress(batch.tp.partition, done.progress)
+        for processed in done.processed:
+            self._context.consumer.ack_batch(processed)
 
     async def _part(self, batch: FetchedBatch) -> _Part | None:
         tp = batch.tp
@@ -139,13 +206,8 @@ class AnalysesAgent:
             part.work.tell_sources(block)
             outcome = part.work.analysis.apply(offset, block)
             self._add(done, batch.tp, offset, block, outcome)
-        headers = self._context.lineage(
+        done.headers = self._context.lineage(
             batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
-        )
-        encode, partition = self._context.encoder.encode, batch.tp.partition
-        topics = {s: name(self._context.settings, s) for s in {r.stream for r in done.results}}
-        done.outgoing.extend(
-            Outgoing(topics[r.stream], partition, r.key.encode(), encode(r), headers) for r in done.results
         )
         return done
 
@@ -175,20 +237,22 @@ class AnalysesAgent:
         key = f"{tp.topic}-{tp.partition}-{offset}".encode()
         return Outgoing(name(self._context.settings, "dead-letters"), tp.partition, key, value)
 
-    def _count(self, tp: TP, done: _Done, part: _Part) -> None:
-        metrics = self._context.metrics
+    def _count(self, batch: FetchedBatch, done: _Done) -> None:
+        metrics, tp = self._context.metrics, batch.tp
         metrics.rows_applied.inc(done.applied)
         metrics.rows_late.inc(done.late)
         metrics.rows_duplicate.inc(done.duplicate)
         metrics.block_gaps.inc(done.gap)
         metrics.blocks_rejected.inc(done.refused)
         metrics.panes_closed.inc(done.panes)
-        for stream, count in Counter(result.stream for result in done.results).items():
+        sent: Counter[str] = Counter()
+        for said in done.results:
+            sent[said.stream] += 1 if isinstance(said, Result) else len(said)
+        for stream, count in sent.items():
             metrics.results_sent.labels(name(self._context.settings, stream)).inc(count)
-        metrics.rows_open.labels(tp.partition).set(part.work.analysis.rows_open)
-        watermark_ns = part.work.analysis.watermark_ns
-        if watermark_ns is not None:
-            metrics.watermark_lag_seconds.labels(tp.partition).set(time.time() - watermark_ns / 1e9)
-        lag = self._context.consumer.lag(tp, part.unacked[-1].next_offset)
+        metrics.rows_open.labels(tp.partition).set(done.rows_open)
+        if done.watermark_ns is not None:
+            metrics.watermark_lag_seconds.labels(tp.partition).set(time.time() - done.watermark_ns / 1e9)
+        lag = self._context.consumer.lag(tp, batch.next_offset)
         if lag is not None:
             metrics.offset_lag.labels(tp.topic, tp.partition).set(lag)

@@ -12,7 +12,7 @@ from typing import Any
 from flowstream import schemas
 from flowstream.analysis import Progress
 from flowstream.metrics import Metrics
-from flowstream.operators import Result
+from flowstream.operators import Result, Said
 from flowstream.settings import Settings
 from flowstream.sources import SourceBlock
 from flowstream.topics import BLOCK_BYTES_MAX
@@ -49,9 +49,9 @@ class Tables:
         self._progress[str(partition).encode()] = progress.encode()
         self._metrics.table_entries.labels("progress").set(len(self._progress))
 
-    def keep_results(self, partition: int, results: Iterable[Result]) -> None:
+    def keep_results(self, partition: int, said: Iterable[Said]) -> None:
         """Put the windows of sources into their table and drop the oldest beyond ``windows_kept``."""
-        fresh = [r for r in results if r.stream == _STREAM]
+        fresh = [r for r in said if isinstance(r, Result) and r.stream == _STREAM]
         if not fresh:
             return
         for result in fresh:

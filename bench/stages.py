@@ -19,6 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from agents.analyses import outgoing_results
+from agents.publisher import BATCH_BYTES_MAX, sealed_batches
+from agents.record_batches import SealedBatch
 from bench.calibrate import ONE_THREAD
 from bench.generate import Traffic
 from bench.report import Stage
@@ -28,7 +31,7 @@ from flowstream.decode import DecodeContext, Payloads, decode
 from flowstream.ingest import Ingest
 from flowstream.links import LinkTable
 from flowstream.normalise import normalise
-from flowstream.operators import Pane, Result
+from flowstream.operators import Pane, Result, Said
 from flowstream.panes import PaneAssembly
 from flowstream.pipeline import build_operators, ingest_config
 from flowstream.results import ResultEncoder
@@ -108,23 +111,24 @@ def run_analyses(stages: Stages, settings: Settings, links: LinkTable, blocks: S
     for at in range(len(settings.analyses)):
         name = settings.analyses[at]
 
-        def operate(at: int = at) -> list[Result]:
+        def operate(at: int = at) -> list[Said]:
             operator = build_operators(settings, links, {p: f"{TOPIC}-{p}" for p in range(PARTITIONS)})[at]
-            results: list[Result] = []
+            said: list[Said] = []
             followed = [*panes, *_empty_after(panes[-1], 10)]
             for last in range(len(followed)):
-                results += operator.process(followed[max(0, last - operator.lookback) : last + 1])
+                said += operator.process(followed[max(0, last - operator.lookback) : last + 1])
             operator.snapshot()
-            return results
+            return said
 
-        results = stages.time(f"operator {name}", n, operate)
-        stages.time(f"  encode its {len(results):,} results", n, partial(encode, results))
+        said = stages.time(f"operator {name}", n, operate)
+        count = sum(1 if isinstance(s, Result) else len(s) for s in said)
+        stages.time(f"  encode its {count:,} results", n, partial(encode, said))
 
 
-def encode(results: Sequence[Result]) -> list[bytes]:
-    """Return the results' bytes, as the worker sends them."""
-    encoder = ResultEncoder()
-    return [encoder.encode(result) for result in results]
+def encode(said: Sequence[Said]) -> list[SealedBatch]:
+    """Return the results' batches, as the worker sends them, before compression."""
+    records = outgoing_results(said, ResultEncoder(), str, 0)
+    return [to_send.batch for to_send in sealed_batches(records, "none", 0, BATCH_BYTES_MAX)]
 
 
 def _empty_after(pane: Pane, number: int) -> list[Pane]:

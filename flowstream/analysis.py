@@ -19,7 +19,7 @@ import msgspec
 from flowstream.batch import FlowBatch, Quality
 from flowstream.blocks import Block, SourcePartition
 from flowstream.errors import StateError
-from flowstream.operators import Operator, Pane, Result
+from flowstream.operators import Operator, Pane, Said
 from flowstream.panes import NO_ROWS, PaneAssembly, SourceState, Watermarks
 
 PROGRESS_VERSION = 1
@@ -68,7 +68,7 @@ class Progress(msgspec.Struct, frozen=True):
 class Outcome:
     """What came of one block. ``len(block.rows) == applied + late + duplicate``."""
 
-    results: list[Result]
+    results: list[Said]
     late: FlowBatch
     applied: int
     duplicate: int
@@ -128,7 +128,7 @@ class Analysis:
         last_pane = self._panes.index(on_time.time_ns.max()) if len(on_time) else None
         self._retained.append(_Retained(offset, last_pane, replace(block, rows=NO_ROWS)))
         watermark_ns = self._watermarks.watermark_ns
-        results: list[Result] = []
+        results: list[Said] = []
         panes = 0
         if watermark_ns is not None:
             for pane in self._closing(watermark_ns):
@@ -144,10 +144,10 @@ class Analysis:
             panes,
         )
 
-    def finish(self) -> list[Result]:
+    def finish(self) -> list[Said]:
         """Close every pane that holds rows, and go on until the operators have nothing more to say."""
         last = self._panes.last_open
-        results: list[Result] = []
+        results: list[Said] = []
         if last is not None:
             for pane in self._closing((last + 1) * self._panes.pane_ns):
                 results.extend(self._process(pane))
@@ -199,13 +199,13 @@ class Analysis:
     def _quiet(self) -> bool:
         return not any(len(p.rows) for p in self._history) and all(o.quiet for o in self.operators)
 
-    def _process(self, pane: Pane) -> list[Result]:
+    def _process(self, pane: Pane) -> list[Said]:
         while self._history and self._history[0].index < pane.index - self._lookback:
             self._history.popleft()
         self._history.append(pane)
         if pane.index < self._said_before:
             return []
-        results: list[Result] = []
+        results: list[Said] = []
         for operator in self.operators:
             first = pane.index - operator.lookback
             results.extend(operator.process([p for p in self._history if p.index >= first]))

@@ -12,10 +12,10 @@ from rich.progress import Progress
 
 from flowstream.errors import SettingsError
 from flowstream.links import LinkTable
-from flowstream.operators import Result
+from flowstream.operators import Result, Said
 from flowstream.pipeline import FilePipeline, Ledger, decode_context, in_batches
 from flowstream.recordings import Recording, RecordingError
-from flowstream.results import to_json
+from flowstream.results import column_to_json, to_json
 from flowstream.settings import Settings
 from flowstream.topics import STREAMS
 
@@ -32,10 +32,15 @@ class ResultFiles:
                 for stream in STREAMS:  # what an earlier run said would pass for this one's
                     (folder / f"{stream}.jsonl").unlink(missing_ok=True)
 
-    def write(self, results: Iterable[Result]) -> None:
+    def write(self, said: Iterable[Said]) -> None:
         """Append results, one line each."""
-        for result in results:
-            self._file(result.stream).write(to_json(result.stream, result.value) + b"\n")
+        for results in said:
+            lines = (
+                [to_json(results.stream, results.value)]
+                if isinstance(results, Result)
+                else column_to_json(results).values()
+            )
+            self._file(results.stream).write(b"\n".join([*lines, b""]))
 
     def close(self) -> None:
         """Close the files."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import fastavro
@@ -18,11 +17,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from flowstream.batch import FlowBatch
+from flowstream.byte_column import ByteColumn, bytes_array
+from flowstream.operators import Results
 from flowstream.summaries import Summaries
 from flowstream.text_kernels import DIGITS_MAX, VARINT_MAX, digits_of, put_bytes, put_digits, put_long, put_word
+from flowstream.windows import Window
 
 NO_LIMIT = np.iinfo(np.int64).max
-BUFFER_BYTES = 1 << 20  # of bodies per call: they are copied while they are still in the processor's cache
+BUFFER_BYTES = 1 << 20  # of bodies per call: they are sent on while they are still in the processor's cache
 _NAME_ROOM = VARINT_MAX + 2 * DIGITS_MAX + 2  # beside the name of its source partition
 
 
@@ -57,40 +59,59 @@ class SummaryEncoder:
         self, features: Sequence[str], scaling: str, figures: Sequence[int], top_k: int, tail_max: int = NO_LIMIT
     ) -> None:
         settings = _encoded(({"type": "array", "items": "string"}, list(features)), ("string", scaling))
-        self._settings = _bytes_column(settings)
+        self._settings = bytes_array(settings)
         self._figures = np.array(figures, np.int64)
         self._top_k = top_k
         self._tail_max = tail_max
 
-    def bodies(
-        self, start_ns: int, end_ns: int, sources: Sources, part: Summaries, names: NDArray[np.uint8],
+    def results(
+        self,
+        window: Window,
+        sources: Sources,
+        part: Summaries,
+        names: NDArray[np.uint8],
         name_bounds: NDArray[np.int64],
-    ) -> Iterator[bytes]:  # fmt: skip
-        """Yield the Avro body of each group of a run of summaries of the window ``[start_ns, end_ns)``.
+    ) -> Iterator[Results]:
+        """Yield the results of the groups of a run of summaries of a window, about ``BUFFER_BYTES`` at a time.
 
         ``names`` are ``packed_names`` of the run's flows in group order.
         """
-        window = _bytes_column(_encoded(("long", start_ns), ("long", end_ns)))
-        pieces = _Pieces(window, self._settings, self._figures, self._top_k, self._tail_max)
+        times = bytes_array(_encoded(("long", window.start_ns), ("long", window.end_ns)))
+        pieces = _Pieces(times, self._settings, self._figures, self._top_k, self._tail_max)
         groups, out = len(part.pairs), part.columns
         run = slice(part.first_group, part.first_group + groups + 1)
         own = sources._replace(
             address_bounds=sources.address_bounds[run], bounds=sources.bounds[run], seen=sources.seen[run]
         )
+        keys = _keys(bytes_array(b"%d|" % window.start_ns), own.addresses, own.address_bounds)
         bits = (out.statistics.view(np.uint64), out.far_distance.view(np.uint64))
         name_max = int(np.diff(name_bounds).max())
-        buffer, ends = np.empty(BUFFER_BYTES, np.uint8), np.empty(groups + 1, np.int64)
-        first = 0
+        columns = (pieces, own, part.pairs, part.bin_bounds, out, *bits, names, name_bounds, name_max)
+        size, first = BUFFER_BYTES, 0
         while first < groups:
-            columns = (pieces, own, part.pairs, part.bin_bounds, out, *bits, names, name_bounds, name_max)
+            buffer, ends = np.empty(size, np.uint8), np.empty(groups + 1, np.int64)
             last = _write(*columns, first, buffer, ends)
-            if last == first:
-                buffer = np.empty(2 * len(buffer), np.uint8)
-                continue
-            joined = buffer[: ends[last]].tobytes()
-            for a, b in pairwise(ends[first : last + 1].tolist()):
-                yield joined[a:b]
+            size = BUFFER_BYTES if last > first else 2 * size
+            if last > first:
+                mine = ByteColumn(keys.buffer, keys.bounds[first : last + 1])
+                yield Results("distances", window.end_ns, mine, ByteColumn(buffer, ends[first : last + 1]))
             first = last
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _put_keys(head, addresses, address_bounds, buffer, bounds):  # type: ignore[no-untyped-def]
+    at = 0
+    for g in range(len(address_bounds) - 1):
+        at = put_bytes(buffer, at, head, 0, len(head))
+        at = put_bytes(buffer, at, addresses, address_bounds[g], address_bounds[g + 1])
+        bounds[g + 1] = at
+
+
+def _keys(head: NDArray[np.uint8], addresses: NDArray[np.uint8], address_bounds: NDArray[np.int64]) -> ByteColumn:
+    groups, size = len(address_bounds) - 1, int(address_bounds[-1] - address_bounds[0])
+    column = ByteColumn(np.empty(size + groups * len(head), np.uint8), np.zeros(groups + 1, np.int64))
+    _put_keys(head, addresses, address_bounds, column.buffer, column.bounds)
+    return column
 
 
 def _encoded(*parts: tuple[Any, Any]) -> bytes:
@@ -100,15 +121,13 @@ def _encoded(*parts: tuple[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _bytes_column(packed: bytes) -> NDArray[np.uint8]:
-    # A bytearray, because an array over bytes is read-only, which is another type to the compiler.
-    return np.frombuffer(bytearray(packed), np.uint8)
-
-
 def packed_names(
     rows: FlowBatch, index: NDArray[np.int64], origin_names: Mapping[int, str]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the names that ``pairs.flow_ids`` gives to rows, as Avro strings end to end, and their bounds."""
+    """Return the names of rows as Avro strings end to end, and their bounds.
+
+    A row is named by its own record id if it has one, else ``topic-partition-offset``, with ``-row`` if that is not 0.
+    """
     ids = np.unique(rows.origin_id)
     texts = [(origin_names.get(origin) or str(origin)).encode() for origin in ids.tolist()]
     text_bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
@@ -118,7 +137,7 @@ def packed_names(
         np.ascontiguousarray(column[index])
         for column in (rows.record_id, rows.origin_id, rows.origin_offset, rows.origin_row)
     )
-    _put_names(record_ids, origins, offsets, lines, ids, _bytes_column(b"".join(texts)), text_bounds, buffer, bounds)
+    _put_names(record_ids, origins, offsets, lines, ids, bytes_array(b"".join(texts)), text_bounds, buffer, bounds)
     return buffer[: bounds[-1]], bounds
 
 

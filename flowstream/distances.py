@@ -15,7 +15,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from flowstream.batch import FlowBatch
 from flowstream.distance_encoding import NO_LIMIT, Sources, SummaryEncoder, packed_names
 from flowstream.distance_kernels import GREATEST, LEAST, MEAN, QUANTILES, THRESHOLD
 from flowstream.errors import StateError
@@ -27,9 +26,10 @@ from flowstream.features import (
     feature_names,
     sample_groups,
 )
-from flowstream.grouping import Groups, group_rows
-from flowstream.operators import Pane, Result
-from flowstream.pairs import MS, SourceFlows, flow_ids, with_distinct_ids
+from flowstream.grouping import group_rows
+from flowstream.operators import Pane, Results
+from flowstream.pair_encoding import MS, Flows
+from flowstream.pairs import all_blocks, all_records, tail_records, with_distinct_ids
 from flowstream.summaries import FLOWS_MAX, Summaries, Wanted, summarise
 from flowstream.text_kernels import packed_addresses
 from flowstream.windows import Window, Windowing
@@ -127,7 +127,7 @@ class DistancesOperator:
         """Whether an empty pane changes nothing: always, a window without rows says nothing."""
         return True
 
-    def process(self, panes: Sequence[Pane]) -> list[Result]:
+    def process(self, panes: Sequence[Pane]) -> list[Results]:
         """Compute the window that ends with the last pane, if one does."""
         window = self._windowing.closing(panes)
         return [] if window is None else list(self._results(window))
@@ -140,7 +140,7 @@ class DistancesOperator:
         """Take a snapshot; StateError where it is not this operator's."""
         restore_stateless(self.name, state)
 
-    def _results(self, window: Window) -> Iterator[Result]:
+    def _results(self, window: Window) -> Iterator[Results]:
         rows = window.rows
         seen = group_rows(rows.src_addr)
         groups = sample_groups(rows, seen, self.config.flows_max)
@@ -148,40 +148,23 @@ class DistancesOperator:
         named = with_distinct_ids(rows, groups)
         packed, bounds = packed_addresses(rows.src_addr[groups.firsts])
         sources = Sources(packed, bounds, groups.bounds, seen.sizes)
-        text, cuts = packed.tobytes().decode("ascii"), bounds.tolist()
         for part in summarise(features, groups.bounds, self._wanted):
-            own = slice(groups.bounds[part.first_group], groups.bounds[part.first_group + len(part.pairs)])
-            names = packed_names(named, groups.order[own], self._origin_names)
-            bodies = self._encoder.bodies(window.start_ns, window.end_ns, sources, part, *names)
-            for g, body in enumerate(bodies, part.first_group):
-                address = text[cuts[g] : cuts[g + 1]]
-                yield Result("distances", f"{window.start_ns}|{address}", window.end_ns, None, body)
-                if self.config.pairs != "none":
-                    yield from self._pairs(window, address, named, groups, features, part, g)
+            run = slice(part.first_group, part.first_group + len(part.pairs) + 1)
+            own = slice(groups.bounds[run][0], groups.bounds[run][-1])
+            index = groups.order[own]
+            names = packed_names(named, index, self._origin_names)
+            yield from self._encoder.results(window, sources, part, *names)
+            if self.config.pairs != "none":
+                flows = Flows(
+                    packed, bounds[run], groups.bounds[run] - own.start, *names, rows.time_ns[index] // MS
+                )  # fmt: skip
+                yield from self._pairs(window, flows, part, features[:, own])
 
-    def _pairs(
-        self, window: Window, address: str, rows: FlowBatch, groups: Groups, features: NDArray[np.float64],
-        part: Summaries, g: int,
-    ) -> Iterator[Result]:  # fmt: skip
-        """Yield the pairs asked for of source ``g``; its flows are named only where there is one."""
-        own, a, b = g - part.first_group, int(groups.bounds[g]), int(groups.bounds[g + 1])
-        everything = self.config.pairs == "all"
-        listed = int(part.pairs[own]) if everything else min(int(part.columns.above[own]), self.config.pairs_max)
-        if not listed:
-            return
-        index = groups.order[a:b]
-        ids = flow_ids(rows, index, self._origin_names)
-        flows = SourceFlows(window, address, ids, (rows.time_ns[index] // MS).tolist())
-        if everything:
-            own_features = features[:, a:b]
-            blocks = self.config.pair_form == "blocks"
-            yield from (flows.blocks(own_features) if blocks else flows.all_pairs(own_features))
-            return
-        first = int(part.columns.far_bounds[own])
-        run = slice(first, first + listed)
-        columns = (part.columns.far_first, part.columns.far_second, part.columns.far_distance)
-        for i, j, distance in zip(*(c[run].tolist() for c in columns), strict=True):
-            yield flows.pair(i, j, distance)
+    def _pairs(self, window: Window, flows: Flows, part: Summaries, features: NDArray[np.float64]) -> Iterator[Results]:
+        if self.config.pairs == "tail":
+            return tail_records(window, flows, part, self.config.pairs_max)
+        every = all_blocks if self.config.pair_form == "blocks" else all_records
+        return every(window, flows, features)
 
 
 def stateless_snapshot(name: str) -> bytes:

@@ -6,12 +6,13 @@ order it says the same things, and ``restore(snapshot())`` continues as if nothi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowstream import schemas
 from flowstream.batch import FlowBatch
+from flowstream.byte_column import ByteColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,7 @@ class Result:
 
     ``stream`` names the result topic (``distances``), ``key`` is upsertable (``window start | subject``),
     ``time_ns`` is the event time it holds for (the end of its window) and ``value`` fits the stream's schema.
-    An operator that says very much gives ``body`` instead, the Avro encoding of the value: whoever wants the
-    value has it decoded, and whoever sends it to Kafka need not encode it.
+    One out of ``Results`` has a ``body`` instead, the Avro encoding of the value, decoded when it is asked for.
     """
 
     __slots__ = ("_value", "body", "key", "stream", "time_ns")
@@ -65,6 +65,36 @@ class Result:
         return f"Result({self.stream!r}, {self.key!r}, {self.time_ns}, {self.value!r})"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Results:
+    """Very many results of one stream and time, in columns: what an operator says that says very much.
+
+    ``keys`` are in UTF-8, ``bodies`` are the Avro encodings of the values. Whoever sends them on need not look at
+    any of them alone; whoever does gets each as a ``Result``.
+    """
+
+    stream: str
+    time_ns: int
+    keys: ByteColumn
+    bodies: ByteColumn
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __iter__(self) -> Iterator[Result]:
+        for key, body in zip(self.keys.values(), self.bodies.values(), strict=True):
+            yield Result(self.stream, key.decode(), self.time_ns, None, body)
+
+
+Said = Result | Results
+
+
+def one_by_one(said: Iterable[Said]) -> Iterator[Result]:
+    """Yield every result alone."""
+    for results in said:
+        yield from (results,) if isinstance(results, Result) else results
+
+
 class Operator(Protocol):
     """The contract, tested over every operator in ``tests/contracts/test_operators.py``."""
 
@@ -76,7 +106,7 @@ class Operator(Protocol):
         """Whether an empty pane would change nothing and say nothing (the lookback being empty too)."""
         ...
 
-    def process(self, panes: Sequence[Pane]) -> list[Result]:
+    def process(self, panes: Sequence[Pane]) -> Sequence[Said]:
         """Take in ``panes[-1]``, just closed.
 
         ``panes[:-1]`` are those of the ``lookback`` panes before it that were processed, in order; one that

@@ -20,7 +20,7 @@ from flowstream.errors import SettingsError
 from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
 from flowstream.links import LinkTable
 from flowstream.normalise import Normalisation
-from flowstream.operators import Operator, Result
+from flowstream.operators import Operator, Said
 from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.setting_tables import Input
 from flowstream.settings import Settings
@@ -162,7 +162,7 @@ class FilePipeline:
             PartitionAnalysis(self.settings, self.links) for _ in range(self.settings.topics.partitions)
         ]
 
-    def feed(self, payloads: Payloads) -> list[Result]:
+    def feed(self, payloads: Payloads) -> list[Said]:
         """Take in the next messages and return what the operators say."""
         offsets = np.arange(self._next, self._next + len(payloads), dtype=np.int64)
         self._next += len(payloads)
@@ -170,11 +170,11 @@ class FilePipeline:
         self._count(ingested)
         return [r for p, block in enumerate(ingested.blocks) for r in self._apply(p, block)]
 
-    def finish(self) -> list[Result]:
+    def finish(self) -> list[Said]:
         """Close everything."""
         return [r for p in self._partitions for r in p.analysis.finish()]
 
-    def _apply(self, partition: int, block: Block) -> Sequence[Result]:
+    def _apply(self, partition: int, block: Block) -> Sequence[Said]:
         part = self._partitions[partition]
         part.tell_sources(block)
         outcome = part.analysis.apply(self._block, block)

@@ -6,42 +6,40 @@ packed into bytes are written out as lists or rows, and remaining bytes (a dead 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from flowstream import schemas
-from flowstream.operators import Result
+from flowstream.avro_json import JsonWriter
+from flowstream.byte_column import ByteColumn
+from flowstream.operators import Result, Results
 from flowstream.sources import SourceBlock
 
+#: Fields that are packed numbers: dtypes by schema and path.
+PACKED: Mapping[str, Mapping[str, str]] = {
+    "distances": {"histogram.bins": "<u2", "histogram.counts": "<i8"},
+    "distance_pair_blocks": {"distances": "<f8"},
+}
 
-def _numbers(packed: bytes, dtype: str) -> list[Any]:
-    numbers: list[Any] = np.frombuffer(packed, dtype).tolist()
-    return numbers
+
+def _with_numbers(schema: str, value: dict[str, Any]) -> dict[str, Any]:
+    for path, dtype in PACKED.get(schema, {}).items():
+        outer, _, inner = path.rpartition(".")
+        if outer:
+            value = value | {outer: value[outer] | {inner: np.frombuffer(value[outer][inner], dtype).tolist()}}
+        else:
+            value = value | {inner: np.frombuffer(value[inner], dtype).tolist()}
+    return value
 
 
 def _unpack_sources(value: dict[str, Any]) -> dict[str, Any]:
     rows = list(SourceBlock.from_value(value).rows())
     return {name: value[name] for name in ("window_start_ns", "window_end_ns", "count")} | {"sources": rows}
 
-
-def _unpack_histogram(value: dict[str, Any]) -> dict[str, Any]:
-    packed = value["histogram"]
-    return value | {"histogram": {"bins": _numbers(packed["bins"], "<u2"), "counts": _numbers(packed["counts"], "<i8")}}
-
-
-def _unpack_pairs(value: dict[str, Any]) -> dict[str, Any]:
-    return value | {"distances": _numbers(value["distances"], "<f8")}
-
-
-#: Schemas with packed columns, and how to write those out.
-UNPACK: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "sources": _unpack_sources,
-    "distances": _unpack_histogram,
-    "distance_pair_blocks": _unpack_pairs,
-}
 
 _SCHEMAS: Mapping[str, str] = {"dead-letters": "dead_letter", "flows": "flow_block", "late": "flow_block"}
 
@@ -55,12 +53,29 @@ def unpack(stream: str, value: dict[str, Any]) -> dict[str, Any]:
     """Return a value with its packed columns written out, keys in the schema's order; KeyError without one."""
     schema = schema_name(stream)
     ordered = {f["name"]: value[f["name"]] for f in schemas.load(schema)["fields"]}
-    return UNPACK[schema](ordered) if schema in UNPACK else ordered
+    return _unpack_sources(ordered) if schema == "sources" else _with_numbers(schema, ordered)
 
 
 def to_json(stream: str, value: dict[str, Any]) -> bytes:
     """Return a value as one JSON object; NaN becomes null, bytes become base64."""
     return msgspec.json.encode(unpack(stream, value))
+
+
+@cache
+def _json_writer(schema: str) -> JsonWriter:
+    return JsonWriter(schemas.load(schema), PACKED.get(schema, {}))
+
+
+def column_to_json(results: Results) -> ByteColumn:
+    """Return the value of each as one JSON object: the bytes of ``to_json``."""
+    return _json_writer(schema_name(results.stream)).write(results.bodies)
+
+
+class Encoded(NamedTuple):
+    """Values for Kafka: each is the prefix and its own bytes."""
+
+    prefix: bytes
+    values: ByteColumn
 
 
 class ResultEncoder:
@@ -76,6 +91,12 @@ class ResultEncoder:
             return to_json(result.stream, result.value)
         schema = schema_name(result.stream)
         return self.encode_record(schema, result.value) if result.body is None else self._frame(schema, result.body)
+
+    def encode_column(self, results: Results) -> Encoded:
+        """Return the values of results in bytes: as ``encode`` does one by one."""
+        if self._json:
+            return Encoded(b"", column_to_json(results))
+        return Encoded(self._frame(schema_name(results.stream), b""), results.bodies)
 
     def encode_record(self, name: str, record: dict[str, Any]) -> bytes:
         """Return a record of a named schema in Avro, framed as configured."""

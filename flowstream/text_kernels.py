@@ -53,6 +53,26 @@ def put_long(buffer, at, number):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def long_size(number):  # type: ignore[no-untyped-def]
+    """Return how many bytes ``put_long`` writes."""
+    rest = (np.uint64(number << np.int64(1)) ^ np.uint64(number >> np.int64(63))) >> np.uint64(7)
+    size = 1
+    while rest:
+        rest >>= np.uint64(7)
+        size += 1
+    return size
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def put_signed(buffer, at, number):  # type: ignore[no-untyped-def]
+    """Write an ``int64`` in decimal; return where it ends."""
+    if number < 0:
+        buffer[at] = 45
+        return put_digits(buffer, at + 1, np.uint64(-number))
+    return put_digits(buffer, at, np.uint64(number))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def put_word(buffer, at, word):  # type: ignore[no-untyped-def]
     """Write the 8 bytes of a ``uint64``, least significant first; return where they end."""
     for b in range(8):

@@ -12,9 +12,13 @@ import numpy as np
 
 from flowstream.batch import FlowBatch, FlowType
 from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
+from flowstream.byte_column import ByteColumn
 from flowstream.decode import Payloads, decode
 from flowstream.links import LinkTable
+from flowstream.operators import Results
 from flowstream.pipeline import PartitionAnalysis
+from flowstream.record_kernel import Run, SectionWriter
+from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
 
 _ROWS = 400
@@ -24,7 +28,7 @@ _PAYLOADS = [b"\x08\x01", b"{}", b'{"time_received_ns":1}', b"\xc3\x01", b"\x00\
 
 
 def warm_up(settings: Settings) -> None:
-    """Run made-up input through the decoders of the inputs and through the enabled operators."""
+    """Run made-up input through the decoders of the inputs and the enabled operators, and write what these say."""
     for chosen in settings.inputs:
         decode(chosen.format, Payloads.from_values(_PAYLOADS))
     links = LinkTable.from_rows(
@@ -35,8 +39,17 @@ def warm_up(settings: Settings) -> None:
     rows = _rows(span)
     block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
     work.tell_sources(block)
-    work.analysis.apply(0, replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + span))
+    closing = replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + span)
+    said = work.analysis.apply(0, closing).results
     work.analysis.progress()
+    encoder, writer = ResultEncoder(settings.output.format), SectionWriter(1 << 20)
+    runs = [Run(None, ByteColumn.of([b"value"]))]
+    for results in said:
+        if isinstance(results, Results):
+            encoded = encoder.encode_column(results)
+            runs.append(Run(results.keys, encoded.values, encoded.prefix, (("source", b"warm-up"),)))
+    for run in runs:
+        list(writer.put(run))
 
 
 def _rows(span_ns: int) -> FlowBatch:

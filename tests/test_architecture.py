@@ -12,11 +12,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: The ladder of the library. A module imports only from rungs above its own; a new module needs its place here.
 LADDER = (
-    "errors batch bare_kernel",
+    "errors batch bare_kernel byte_column",
     "schemas",
     "operators",
     "grouping histogram pair_kernels selection_kernels text_kernels estimate links windows",
-    "hashing",
+    "hashing double_kernel record_kernel",
+    "avro_json",
     "decode.time_kernel decode.json_kernel decode.protobuf_fields",
     "decode.protobuf_kernel",
     "decode.payloads decode.avro_kernel decode.avro_writers decode.text",
@@ -28,9 +29,9 @@ LADDER = (
     "ingest panes",
     "analysis",
     "rank_kernels features elephant_state",
-    "distance_kernels cusum pairs",
+    "distance_kernels cusum pair_encoding",
     "summaries elephant_events",
-    "distance_encoding",
+    "distance_encoding pairs",
     "distances elephants quality",
     "sources",
     "results render",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -12,11 +13,11 @@ from prometheus_client import CollectorRegistry
 
 from agents.batches import Committed, FetchedBatch
 from agents.context import Context
-from agents.publisher import Outgoing
+from agents.publisher import Outgoing, OutgoingRun
 from flowstream.analysis import Progress
 from flowstream.links import LinkTable
 from flowstream.metrics import Metrics
-from flowstream.operators import Result
+from flowstream.operators import Said, one_by_one
 from flowstream.record_batches import LegacyBatch
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
@@ -65,15 +66,22 @@ class FakePublisher:
         self.done = done
         self.sent: list[Outgoing] = []
         self.before_return: Any = None
+        self.open = asyncio.Event()  # acknowledgements come while this is set
+        self.open.set()
+        self.calls: list[int] = []
+        self.gates: list[asyncio.Event] = []  # of each call, in place of the one for all
 
-    async def publish(self, records: Iterable[Outgoing]) -> None:
+    async def publish(self, records: Iterable[Outgoing | OutgoingRun]) -> None:
         await (await self.enqueue(records))
 
-    async def enqueue(self, records: Iterable[Outgoing]) -> Awaitable[None]:
-        batch = list(records)
+    async def enqueue(self, records: Iterable[Outgoing | OutgoingRun]) -> Awaitable[None]:
+        batch = [r for record in records for r in (record if isinstance(record, OutgoingRun) else [record])]
+        gate = self.gates[len(self.calls)] if self.gates else self.open
+        self.calls.append(len(batch))
         self.sent.extend(batch)
 
         async def acknowledged() -> None:
+            await gate.wait()
             self.done.append(("publish", len(batch)))
             if self.before_return:
                 self.before_return()
@@ -93,8 +101,8 @@ class FakeTables:
         self.stored[partition] = Progress.decode(progress.encode())
         self.done.append(("progress", progress.position))
 
-    def keep_results(self, partition: int, results: Iterable[Result]) -> None:
-        self.done.append(("keep", len(list(results))))
+    def keep_results(self, partition: int, said: Iterable[Said]) -> None:
+        self.done.append(("keep", len(list(one_by_one(said)))))
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import numpy as np
@@ -33,6 +34,18 @@ def stage() -> Stage:
 
 def analyses(stage: Stage) -> AnalysesAgent:
     return AnalysesAgent(stage.context, stage.tables, stage.links)  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until it holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def take(agent: AnalysesAgent, batch: FetchedBatch) -> None:
+    await agent.take(batch)
+    await agent.settle()
 
 
 async def ingest(stage: Stage, batch: FetchedBatch) -> None:
@@ -124,8 +137,8 @@ async def test_silence_is_written_down_only_at_the_end_of_the_partition(stage: S
 
 
 async def test_results_are_sent_before_progress_is_stored_before_batches_are_acked(stage: Stage) -> None:
-    await analyses(stage).take(stage.batch(flows_topic(stage), blocks([0, 20, 40])))
-    await analyses(stage).take(stage.batch(flows_topic(stage), blocks([0, 20, 40])))
+    await take(analyses(stage), stage.batch(flows_topic(stage), blocks([0, 20, 40])))
+    await take(analyses(stage), stage.batch(flows_topic(stage), blocks([0, 20, 40])))
     verbs = stage.verbs()
     first = verbs.index("publish")
     assert verbs[first : first + 3] == ["publish", "keep", "progress"]
@@ -133,14 +146,77 @@ async def test_results_are_sent_before_progress_is_stored_before_batches_are_ack
     assert stage.value("results_sent_total") >= 2
 
 
+async def test_progress_is_stored_only_when_the_results_are_acknowledged_while_the_next_batch_is_computed(
+    stage: Stage,
+) -> None:
+    agent, topic = analyses(stage), flows_topic(stage)
+    made = blocks([0, 20, 40, 60])
+    stage.publisher.open.clear()
+    await agent.take(stage.batch(topic, made[:2]))
+    await agent.take(stage.batch(topic, made[2:3], first=2))
+    third = asyncio.create_task(agent.take(stage.batch(topic, made[3:], first=3)))
+    await until(lambda: len(stage.publisher.calls) == 2)
+    assert stage.publisher.sent, "results of both batches are on their way"
+    assert stage.verbs() == []
+    assert not third.done(), "no more than two batches are on their way"
+    stage.publisher.open.set()
+    await third
+    await agent.settle()
+    batch = ["publish", "keep", "progress"]
+    assert stage.verbs() == [*batch, *batch, "ack", *batch, "ack"]
+    assert [at for verb, at in stage.done if verb == "progress"] == [1, 2, 3]
+    assert [at[1] for verb, at in stage.done if verb == "ack"] == [2, 3]
+
+
+async def test_an_acknowledgement_that_overtakes_another_stores_nothing_before_it(stage: Stage) -> None:
+    agent, topic = analyses(stage), flows_topic(stage)
+    made = blocks([0, 20, 40])
+    gates = [asyncio.Event(), asyncio.Event()]
+    stage.publisher.gates = gates
+    await agent.take(stage.batch(topic, made[:2]))
+    await agent.take(stage.batch(topic, made[2:], first=2))
+    await until(lambda: len(stage.publisher.calls) == 2)
+    gates[1].set()
+    await until(lambda: "publish" in stage.verbs())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert stage.verbs() == ["publish"]
+    gates[0].set()
+    await agent.settle()
+    progress = [at for verb, at in stage.done if verb == "progress"]
+    assert len(progress) == 2
+    assert progress == sorted(progress)
+
+
+async def test_results_that_cannot_be_sent_end_the_worker_and_nothing_after_them_is_stored(stage: Stage) -> None:
+    agent, topic = analyses(stage), flows_topic(stage)
+    made = blocks([0, 20, 40])
+    calls = []
+
+    async def refuse_first(records: Iterable[object]) -> Awaitable[None]:
+        calls.append(len(list(records)))
+        if len(calls) == 1:
+            raise RuntimeError("no broker")
+        return asyncio.sleep(0)
+
+    stage.publisher.enqueue = refuse_first  # type: ignore[assignment,method-assign]
+    await agent.take(stage.batch(topic, made[:2]))
+    await agent.take(stage.batch(topic, made[2:], first=2))
+    await until(lambda: len(calls) == 2)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [str(e) for e in stage.crashed] == ["no broker"]
+    assert stage.verbs() == []
+
+
 async def test_a_batch_with_rows_of_an_open_or_looked_back_pane_stays_unacked(stage: Stage) -> None:
     agent = analyses(stage)
     topic = flows_topic(stage)
     made = blocks([0, 1, 40, 41, 80])
-    await agent.take(stage.batch(topic, made[:2]))
-    await agent.take(stage.batch(topic, made[2:4], first=2))
+    await take(agent, stage.batch(topic, made[:2]))
+    await take(agent, stage.batch(topic, made[2:4], first=2))
     assert [a for v, a in stage.done if v == "ack"] == [(TP(topic, 0), 2, "")]
-    await agent.take(stage.batch(topic, made[4:], first=4))
+    await take(agent, stage.batch(topic, made[4:], first=4))
     assert [a for v, a in stage.done if v == "ack"][1:] == [(TP(topic, 0), 4, "")]
 
 
@@ -148,7 +224,7 @@ async def test_a_batch_that_became_void_while_it_was_computed_leaves_no_trace(st
     agent = analyses(stage)
     batch = stage.batch(flows_topic(stage), blocks([0, 20, 40]))
     stage.publisher.before_return = lambda: stage.consumer.epochs.update({batch.tp: 1})
-    await agent.take(batch)
+    await take(agent, batch)
     assert stage.verbs() == ["publish"]
     assert stage.tables.stored == {}
 
@@ -157,31 +233,31 @@ async def test_progress_older_than_the_committed_offset_is_read_again_from_its_p
     topic = flows_topic(stage)
     made = blocks([0, 20, 40, 60])
     before = analyses(stage)
-    await before.take(stage.batch(topic, made[:2]))
+    await take(before, stage.batch(topic, made[:2]))
     position = stage.tables.stored[0].position
     assert position < 3
     late_start = stage.batch(topic, made[3:], first=3)
     after = analyses(stage)
     stage.done.clear()
-    await after.take(late_start)
+    await take(after, late_start)
     assert stage.done == [("rewind", (TP(topic, 0), position))]
-    await after.take(stage.batch(topic, made[position:], first=position))
+    await take(after, stage.batch(topic, made[position:], first=position))
     assert "progress" in stage.verbs()
 
 
 async def test_progress_whose_offsets_are_gone_is_gone_on_with_and_said(stage: Stage, caplog) -> None:
     topic = flows_topic(stage)
     made = blocks([0, 20, 40, 60])
-    await analyses(stage).take(stage.batch(topic, made[:2]))
+    await take(analyses(stage), stage.batch(topic, made[:2]))
     stage.consumer.start = 3
-    await analyses(stage).take(stage.batch(topic, made[3:], first=3))
+    await take(analyses(stage), stage.batch(topic, made[3:], first=3))
     assert "are gone" in caplog.text
     assert stage.value("block_gaps_total") >= 1
 
 
 async def test_what_is_not_a_block_is_a_dead_letter_and_the_rest_goes_on(stage: Stage) -> None:
     made = blocks([0, 20])
-    await analyses(stage).take(stage.batch(flows_topic(stage), [made[0], b"junk", made[1]]))
+    await take(analyses(stage), stage.batch(flows_topic(stage), [made[0], b"junk", made[1]]))
     letters = [schemas.single_object_decode(o.value)[1] for o in stage.publisher.sent if "dead-letters" in o.topic]
     assert [(x["offset"], x["payload"]) for x in letters] == [(1, b"junk")]
     assert stage.value("blocks_rejected_total") == 1
@@ -189,7 +265,7 @@ async def test_what_is_not_a_block_is_a_dead_letter_and_the_rest_goes_on(stage: 
 
 
 async def test_late_rows_are_published_as_they_are_and_counted(stage: Stage) -> None:
-    await analyses(stage).take(stage.batch(flows_topic(stage), blocks([5], late=True)))
+    await take(analyses(stage), stage.batch(flows_topic(stage), blocks([5], late=True)))
     (sent,) = [o for o in stage.publisher.sent if o.topic == name(stage.settings, "late")]
     assert decode_block(sent.value).rows.time_ns.tolist() == [T0_NS + 5 * S]
     assert stage.value("rows_late_total") == 1
@@ -198,7 +274,7 @@ async def test_late_rows_are_published_as_they_are_and_counted(stage: Stage) -> 
 
 async def test_progress_of_another_pane_length_stops_the_worker_with_a_reason(stage: Stage) -> None:
     stage.tables.stored[0] = msgspec.structs.replace(Analysis([], 1).progress())
-    await analyses(stage).take(stage.batch(flows_topic(stage), blocks([0])))
+    await take(analyses(stage), stage.batch(flows_topic(stage), blocks([0])))
     assert "time.pane_s" in str(stage.crashed[0])
     assert stage.verbs() == []
 

@@ -20,7 +20,7 @@ from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import StateError
 from flowstream.links import LinkTable
-from flowstream.operators import Operator, Pane, Result
+from flowstream.operators import Operator, Pane, Result, one_by_one
 from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.sources import SourcesConfig, SourcesOperator
 from tests.builders import T0_NS, flows
@@ -78,7 +78,7 @@ def traffic(seed: int, gaps: bool = True) -> list[Pane]:
 
 
 def step(operator: Operator, panes: Sequence[Pane], k: int) -> list[Result]:
-    return operator.process(panes[max(0, k - operator.lookback) : k + 1])
+    return list(one_by_one(operator.process(panes[max(0, k - operator.lookback) : k + 1])))
 
 
 def run(operator: Operator, panes: Sequence[Pane]) -> list[Result]:

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from flowstream import __version__
 from flowstream.links import LinkTable
+from flowstream.operators import one_by_one
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.recordings import Recording
 from flowstream.results import unpack
@@ -46,7 +47,7 @@ def sources_over_a_file(lab: Lab, values: list[bytes | None]) -> Rows:
     pipeline = FilePipeline(lab.settings(), LinkTable.from_path(LINKS), lab.raw, "goflow")
     results = [r for payloads in in_batches(v or b"" for v in values) for r in pipeline.feed(payloads)]
     windows: Rows = {}
-    for result in [*results, *pipeline.finish()]:
+    for result in one_by_one([*results, *pipeline.finish()]):
         if result.stream == "sources":
             value = unpack("sources", result.value)
             rows = {row["src_addr"]: row for row in value["sources"]}

@@ -13,14 +13,23 @@ from flowstream import distance_encoding, schemas
 from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.features import feature_matrix, sample_groups
 from flowstream.grouping import group_rows
-from flowstream.operators import Pane
-from flowstream.pairs import flow_ids, with_distinct_ids
+from flowstream.operators import Pane, one_by_one
+from flowstream.pairs import with_distinct_ids
 from flowstream.summaries import summarise
 from tests.builders import T0_NS, flows
 
 SECOND = 10**9
 NAMES = {7: "netflow-0", 65536: "größe.流-12", 65537: "t" * 249 + "-3", 9: ""}
 FIGURES = ("p50", "p90", "p99", "p999")
+
+
+def flow_ids(rows, index, names):
+    """Name flows in plain Python: record id, or where the row came from."""
+    columns = (rows.record_id, rows.origin_id, rows.origin_offset, rows.origin_row)
+    return [
+        str(record) if record else f"{names.get(origin) or origin}-{offset}" + (f"-{row}" if row else "")
+        for record, origin, offset, row in zip(*(c[index].tolist() for c in columns), strict=True)
+    ]
 
 
 def records_of(rows, config, names=NAMES):
@@ -69,7 +78,7 @@ def records_of(rows, config, names=NAMES):
 def results_of(rows, config, names=NAMES):
     operator = DistancesOperator(config, SECOND, names)
     results = operator.process([Pane(T0_NS // SECOND, T0_NS, T0_NS + SECOND, rows)])
-    return [r for r in results if r.stream == "distances"]
+    return [r for r in one_by_one(results) if r.stream == "distances"]
 
 
 def check(rows, config):

@@ -14,7 +14,7 @@ from flowstream import distance_kernels, summaries
 from flowstream.distance_kernels import GREATEST, LEAST, MEAN, QUANTILES, THRESHOLD
 from flowstream.histogram import LogLinearHistogram
 from flowstream.pair_kernels import pair_at
-from flowstream.pairs import distances_of
+from flowstream.pairs import distances_of_groups
 from flowstream.selection_kernels import select, square_not_above
 from flowstream.summaries import Summaries, Wanted, summarise
 
@@ -120,7 +120,8 @@ def test_any_number_of_features_equals_scipy(dims):
     assert figures[GREATEST] == pytest.approx(expected.max(), rel=1e-12)
     assert figures[MEAN] == pytest.approx(expected.mean(), rel=1e-12)
     assert figures[QUANTILES:] == pytest.approx(np.quantile(expected, LEVELS), rel=1e-12)
-    assert distances_of(features) == pytest.approx(expected, rel=1e-12)
+    ((_, listed),) = distances_of_groups(np.array([0, features.shape[1]]), features)
+    assert listed == pytest.approx(expected, rel=1e-12)
 
 
 def test_near_pairs_of_large_values_keep_their_digits():

@@ -12,8 +12,8 @@ from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.features import feature_matrix
 from flowstream.grouping import group_rows
 from flowstream.histogram import LogLinearHistogram
-from flowstream.operators import Pane
-from flowstream.pairs import BLOCK_BYTES_MAX
+from flowstream.operators import Pane, one_by_one
+from flowstream.pair_encoding import BLOCK_BYTES_MAX
 from tests.builders import T0_NS, flows
 
 SECOND = 10**9
@@ -26,7 +26,7 @@ def run(rows, names=None, **settings):
     """Run one window of one pane."""
     config = DistancesConfig(**{"size_panes": 1, "step_panes": 1} | settings)
     operator = DistancesOperator(config, SECOND, names)
-    return operator.process([Pane(PANE, T0_NS, T0_NS + SECOND, rows.in_time_order())])
+    return list(one_by_one(operator.process([Pane(PANE, T0_NS, T0_NS + SECOND, rows.in_time_order())])))
 
 
 def only(results, stream="distances"):
@@ -138,7 +138,7 @@ def test_names_learnt_after_the_operator_was_built_are_used():
     names: dict[int, str] = {}
     operator = DistancesOperator(DistancesConfig(1, 1), SECOND, names)
     names[3] = "flows-3"
-    (result,) = operator.process([Pane(PANE, T0_NS, T0_NS + SECOND, flows(2, origin_id=3, time_ns=T0_NS))])
+    (result,) = one_by_one(operator.process([Pane(PANE, T0_NS, T0_NS + SECOND, flows(2, origin_id=3, time_ns=T0_NS))]))
     assert result.value["top"][0]["id_2"] == "flows-3-1"
 
 
@@ -226,7 +226,7 @@ def test_hopping_windows_hold_the_rows_of_their_panes():
         for i in range(4)
     ]
     seen = [operator.process(panes[max(0, i - 2) : i + 1]) for i in range(4)]
-    assert [(r.value["flows"], r.value["window_start_ns"]) for rs in seen for r in rs] == [
+    assert [(r.value["flows"], r.value["window_start_ns"]) for rs in seen for r in one_by_one(rs)] == [
         (1, T0_NS - 2 * SECOND), (2, T0_NS - SECOND), (3, T0_NS), (3, T0_NS + SECOND),
     ]  # fmt: skip
 

@@ -22,7 +22,7 @@ from agents.analyses import AnalysesAgent
 from agents.batches import Committed, FetchedBatch
 from agents.context import Context
 from agents.ingest import IngestAgent
-from agents.publisher import Outgoing
+from agents.publisher import Outgoing, OutgoingRun
 from agents.tables import Tables
 from flowstream import schemas
 from flowstream.batch import FlowBatch
@@ -90,8 +90,9 @@ class FakePublisher:
         await (await self.enqueue(records))
 
     async def enqueue(self, records: Any) -> Awaitable[Any]:
-        for record in records:
-            self.sent[TP(record.topic, record.partition)].append(record)
+        for some in records:
+            for record in some if isinstance(some, OutgoingRun) else [some]:
+                self.sent[TP(record.topic, record.partition)].append(record)
         return asyncio.sleep(0)
 
     def topic(self, name: str) -> list[Outgoing]:
@@ -166,6 +167,7 @@ class Run:
             for first in range(0, len(blocks), 4):
                 await agent.take(fetched(flows, blocks[first : first + 4], first, self.consumer))
                 self.batches += 1
+        await agent.settle()
 
     def rows(self, partition: int) -> list[FlowBatch]:
         """The rows that reached a partition, each once."""

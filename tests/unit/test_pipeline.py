@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from flowstream.batch import address_text
 from flowstream.decode import Payloads
 from flowstream.links import LinkTable
-from flowstream.operators import Result
+from flowstream.operators import Result, one_by_one
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.results import to_json
 from flowstream.settings import Settings
@@ -79,8 +79,8 @@ def text(packed: bytes) -> str:
 
 def over(batches: Sequence[Sequence[bytes]], chosen: Settings | None = None) -> tuple[list[Result], FilePipeline]:
     pipeline = FilePipeline(chosen or Settings(), LINKS, "raw", "goflow")
-    results = [r for batch in batches for r in pipeline.feed(Payloads.from_values(batch))]
-    return results + pipeline.finish(), pipeline
+    said = [r for batch in batches for r in pipeline.feed(Payloads.from_values(batch))]
+    return list(one_by_one([*said, *pipeline.finish()])), pipeline
 
 
 def in_parts(messages: Sequence[bytes], cuts: Sequence[int]) -> list[Sequence[bytes]]:

@@ -15,14 +15,15 @@ import pytest
 
 from flowstream import schemas
 from flowstream.batch import address_text
+from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.links import LinkTable
-from flowstream.operators import Result
+from flowstream.operators import Pane, Result, one_by_one
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.recordings import Recording
 from flowstream.results import ResultEncoder, schema_name, to_json, unpack
 from flowstream.settings import Settings
 from flowstream.topics import STREAMS, specs, stream_of
-from tests.builders import delimited, goflow2_v2
+from tests.builders import T0_NS, delimited, flows, goflow2_v2
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 SCHEMA_FILES = Path(__file__).resolve().parents[2] / "avro_schemas"
@@ -45,9 +46,9 @@ def said() -> dict[str, list[Result]]:
         chosen = Settings(distances={"pairs": pairs, "pair_form": form})
         pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
         for payloads in in_batches(messages):
-            for result in pipeline.feed(payloads):
+            for result in one_by_one(pipeline.feed(payloads)):
                 streams.setdefault(result.stream, []).append(result)
-        for result in pipeline.finish():
+        for result in one_by_one(pipeline.finish()):
             streams.setdefault(result.stream, []).append(result)
     return streams
 
@@ -71,6 +72,30 @@ def test_both_avro_framings_read_back_as_what_was_said(stream):
         assert alone[10:] == framed[5:]
         assert fastavro.schemaless_reader(io.BytesIO(framed[5:]), parsed) == result.value
         assert schemas.single_object_decode(alone) == (schema_name(stream), result.value)
+
+
+COLUMNS = [
+    DistancesConfig(1, 1, pairs="tail", tail_quantile=0.5, tails_max=3),
+    DistancesConfig(1, 1, pairs="all", pair_form="records", flows_max=50, scaling="log"),
+    DistancesConfig(1, 1, pairs="all", top_k=0),
+]
+
+
+@pytest.mark.parametrize("config", COLUMNS)
+@pytest.mark.parametrize("encoder", [ResultEncoder(), ResultEncoder("avro", {"distances": 7}), ResultEncoder("json")])
+def test_a_column_is_encoded_as_its_results_one_by_one(config, encoder):
+    rng = np.random.default_rng(1)
+    rows = flows(
+        300, time_ns=T0_NS + np.arange(300), bytes=rng.lognormal(8, 4, 300).astype(np.int64), origin_id=1,
+        src_addr=[f"10.0.0.{i % 9 if i % 3 else i % 250}" for i in range(300)],
+    ).in_time_order()  # fmt: skip
+    operator = DistancesOperator(config, 10**9, {1: 'gr"öße\\\n流'})
+    columns = operator.process([Pane(T0_NS // 10**9, T0_NS, T0_NS + 10**9, rows)])
+    assert sum(map(len, columns)) > 100
+    for results in columns:
+        encoded = encoder.encode_column(results)
+        assert len(results) == len(list(results)) == len(encoded.values)
+        assert [encoded.prefix + v for v in encoded.values.values()] == [encoder.encode(r) for r in results]
 
 
 def test_a_schema_without_a_registry_id_goes_out_as_single_object():

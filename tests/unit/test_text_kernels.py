@@ -13,7 +13,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowstream.batch import address_text, address_words
-from flowstream.text_kernels import ADDRESS_MAX, digits_of, packed_addresses, put_bytes, put_digits, put_long, put_word
+from flowstream.text_kernels import (
+    ADDRESS_MAX,
+    digits_of,
+    long_size,
+    packed_addresses,
+    put_bytes,
+    put_digits,
+    put_long,
+    put_signed,
+    put_word,
+)
 
 U64 = st.integers(0, 2**64 - 1)
 #: Hextets that make runs of zeros likely, which is what RFC 5952 is about.
@@ -48,6 +58,14 @@ def test_longs_are_those_of_fastavro(number):
     expected = io.BytesIO()
     fastavro.schemaless_writer(expected, "long", number)
     assert written(put_long, np.int64(number)) == expected.getvalue()
+    assert long_size(np.int64(number)) == len(expected.getvalue())
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+@example(-(2**63))
+@example(0)
+def test_signed_numbers_are_those_of_python(number):
+    assert written(put_signed, np.int64(number)) == str(number).encode()
 
 
 @given(U64)
