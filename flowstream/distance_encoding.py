@@ -128,15 +128,15 @@ def packed_names(
 
     A row is named by its own record id if it has one, else ``topic-partition-offset``, with ``-row`` if that is not 0.
     """
-    ids = np.unique(rows.origin_id)
-    texts = [(origin_names.get(origin) or str(origin)).encode() for origin in ids.tolist()]
-    text_bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
-    name_max = max(map(len, texts), default=0) + _NAME_ROOM
-    buffer, bounds = np.empty(name_max * len(index), np.uint8), np.zeros(len(index) + 1, np.int64)
     record_ids, origins, offsets, lines = (
         np.ascontiguousarray(column[index])
         for column in (rows.record_id, rows.origin_id, rows.origin_offset, rows.origin_row)
     )
+    ids = np.unique(origins)
+    texts = [(origin_names.get(origin) or str(origin)).encode() for origin in ids.tolist()]
+    text_bounds = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    name_max = max(map(len, texts), default=0) + _NAME_ROOM
+    buffer, bounds = np.empty(name_max * len(index), np.uint8), np.zeros(len(index) + 1, np.int64)
     _put_names(record_ids, origins, offsets, lines, ids, bytes_array(b"".join(texts)), text_bounds, buffer, bounds)
     return buffer[: bounds[-1]], bounds
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from aiokafka.errors import MessageSizeTooLargeError
+from aiokafka.record import default_records
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchBuilderPy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +82,15 @@ def built(records, compression, bytes_max, producer=(7, 3)):
     for at in builders:
         finish(at)
     return made
+
+
+@pytest.fixture(autouse=True, scope="module")
+def same_levels():
+    """Have the client's builder compress as we do: its levels are others."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("lz4", "zstd"):
+            patch.setattr(default_records, f"{name}_encode", CODECS[name][1])
+        yield
 
 
 class _Counting(_DefaultRecordBatchBuilderPy):
