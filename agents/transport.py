@@ -11,8 +11,8 @@ Rule 2: a commit carries a string beside the offset, the state that belongs to i
 Rule 3: a partition's epoch changes whenever its reading position was moved. Batches of an older epoch are
         void: their acks are ignored, and their readers must drop them.
 
-This file and ``agents/fetcher.py`` are the only ones that reach below the documented surface of Faust and
-aiokafka (both pinned).
+This file, ``agents/client_thread.py`` and ``agents/fetcher.py`` are the only ones that reach below the documented
+surface of Faust's and aiokafka's consumers (both pinned).
 """
 
 from __future__ import annotations
@@ -21,123 +21,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from aiokafka.consumer.fetcher import OffsetResetStrategy
-from aiokafka.errors import CommitFailedError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
-from agents import fetcher
 from agents.batches import Committed, FetchedBatch
-
-FETCH_WAIT_MS = 100
-
-fetcher.install()
-
-
-class BatchConsumerThread(driver.AIOKafkaConsumerThread):
-    """The client thread: reads and writes committed state beside committed offsets."""
-
-    consumer: BatchConsumer
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        client = super()._create_worker_consumer(transport)
-        # A fetch that asks only partitions without news holds its broker's one connection for as long as this.
-        client._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
-        client._value_deserializer = fetcher.ColumnTopics(self.consumer.is_batched)  # noqa: SLF001
-        # Records of a transaction that was given up were never said.
-        client._isolation_level = "read_committed"  # noqa: SLF001
-        return client
-
-    async def _fetch_records(self, *args: Any, **options: Any) -> Any:
-        """Fetch, and make batches here: this thread does one thing at a time, so the epoch is that of the position."""
-        fetched: dict[TP, Any] = dict(await super()._fetch_records(*args, **options))
-        consumer = self.consumer
-        for tp, records in fetched.items():
-            if records and consumer.is_batched(tp.topic):
-                batch = FetchedBatch(tp, records, consumer.epoch(tp), consumer)
-                consumer.delivered[tp] = batch.next_offset
-                fetched[tp] = [batch]
-        return fetched
-
-    def remaining(self, tp: TP) -> int | None:
-        """Return how many offsets of a partition are still to be fetched, None while that is not known."""
-        subscription = self._ensure_consumer()._subscription.subscription  # noqa: SLF001
-        assignment = None if subscription is None else subscription.assignment
-        state = None if assignment is None else assignment.state_value(tp)
-        if state is None or not state.has_valid_position or state.lso is None:
-            return None
-        return max(0, int(state.lso) - int(state.position))
-
-    async def rewind(self, tp: TP, offset: int) -> None:
-        """Move a partition's reading position."""
-        await self.call_thread(self._rewind, tp, offset)
-
-    async def _rewind(self, tp: TP, offset: int) -> None:
-        self._ensure_consumer().seek(TopicPartition(tp.topic, tp.partition), offset)
-        self.consumer.move([tp])
-
-    async def seek_to_committed(self) -> Any:
-        """Move every assigned partition to its committed offset, or to where a new group starts."""
-        return await self.call_thread(self._seek_to_committed)
-
-    async def _seek_to_committed(self) -> dict[TP, int | None]:
-        client = self._ensure_consumer()
-        assigned = list(client.assignment())
-        if not assigned:
-            return {}
-        fetched = await client._coordinator.fetch_committed_offsets(assigned)  # noqa: SLF001
-        positions: dict[TP, int | None] = {}
-        fresh: list[TopicPartition] = []
-        for tp in assigned:
-            found = fetched.get(tp)
-            key = TP(tp.topic, tp.partition)
-            if found is None or found.offset < 0:
-                positions[key] = None
-                self.consumer.committed.pop(key, None)
-                if self.consumer.is_batched(tp.topic):
-                    fresh.append(tp)
-            else:
-                positions[key] = found.offset
-                client.seek(tp, found.offset)
-                self.consumer.committed[key] = Committed(found.offset, found.metadata or "")
-        if fresh and self.app.conf.consumer_auto_offset_reset == "earliest":
-            # aiokafka leaves the position alone where nothing is committed; what was fetched and then
-            # dropped by a rebalance would never be read again. Not awaited: a running fetch takes seconds.
-            reset = client._fetcher.request_offset_reset(fresh, OffsetResetStrategy.EARLIEST)  # noqa: SLF001
-            reset.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self.consumer.move(positions)
-        return positions
-
-    async def partition_count(self, topic: str) -> int:
-        """Return how many partitions a topic has, by the cluster's metadata."""
-        return int(await self.call_thread(self._partition_count, topic))
-
-    async def _partition_count(self, topic: str) -> int:
-        client = self._ensure_consumer()._client  # noqa: SLF001
-        await client._wait_on_metadata(topic)  # noqa: SLF001
-        return len(client.cluster.partitions_for_topic(topic))
-
-    async def commit_with_state(self, offsets: Mapping[TP, Committed]) -> bool:
-        """Commit offsets with the state that belongs to each; False where the group has moved on."""
-        return bool(await self.call_thread(self._commit_with_state, offsets))
-
-    async def _commit_with_state(self, offsets: Mapping[TP, Committed]) -> bool:
-        client = self._ensure_consumer()
-        assigned = client.assignment()
-        wanted = {
-            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(c.offset, c.state)
-            for tp, c in offsets.items()
-            if TopicPartition(tp.topic, tp.partition) in assigned
-        }
-        if not wanted:
-            return False
-        try:
-            await client.commit(wanted)
-        except CommitFailedError:
-            return False  # rebalanced: the next owner reads again from the last commit
-        return True
+from agents.client_thread import BatchConsumerThread
 
 
 class BatchConsumer(driver.Consumer):
@@ -229,6 +118,13 @@ class BatchConsumer(driver.Consumer):
                 self._committed_offset.update({tp: c.offset for tp, c in ready.items()})
                 self.app.monitor.on_tp_commit({tp: c.offset for tp, c in ready.items()})
         return bool(await super().force_commit(topics, start_new_transaction)) or done
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Read on where a stream has room again; Faust alone would notice a second later if nothing else came."""
+        was_full = tp in self._buffered_partitions
+        super().on_buffer_drop(tp)
+        if was_full:
+            self._thread.wake()
 
     def lag(self, tp: TP, next_offset: int | None) -> int | None:
         """Return how many offsets lie between where a reader stands and what can be read; None: not known yet.
