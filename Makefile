@@ -9,10 +9,10 @@ STAMP := .venv/.installed
 PATHS := $(wildcard flowstream agents tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test lint fmt demo bench clean
+.PHONY: help setup jars test lint fmt demo bench bench-growth clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) jars ## make .venv with everything, and fetch the jars of the local Kafka broker
 
@@ -42,8 +42,11 @@ fmt: $(STAMP) ## format the code and mend what can be mended
 demo: setup ## show it at work on a recording of a small data-centre fabric
 	@$(BIN)/flowstream demo
 
-bench: setup ## measure throughput, and compare with peers
+bench: setup ## measure every row of the performance table against its target
 	@$(BIN)/python -m bench
+
+bench-growth: setup ## measure how the cost of a record grows
+	@$(BIN)/python -m bench --growth
 
 clean: ## remove the environment, caches, local broker and build products
 	@rm -rf .venv .flowstream .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench/out

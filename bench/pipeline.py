@@ -79,7 +79,7 @@ def publish(bed: Bed, prefixes: tuple[str, ...]) -> float:
         for prefix in prefixes:
             settings = bed.settings(prefix, prefix)
             await create_topics(settings)
-            await _until_topics_are_known(settings)
+            await until_topics_are_known(settings)
             await send_links(settings, LinkTable.from_rows(bed.traffic.links()))
         publisher = Publisher(bed.settings("bench", prefixes[0]).kafka)
         await publisher.start()
@@ -98,7 +98,7 @@ def publish(bed: Bed, prefixes: tuple[str, ...]) -> float:
     return asyncio.run(run())
 
 
-async def _until_topics_are_known(settings: Settings, limit_s: float = 20.0) -> None:
+async def until_topics_are_known(settings: Settings, limit_s: float = 20.0) -> None:
     """Wait until the broker names every topic just created: it answers before it knows them itself."""
     deadline = time.perf_counter() + limit_s
     while missing := [state.spec.name for state in await check_topics(settings) if not state.exists]:
@@ -172,6 +172,7 @@ def worker(bed: Bed, app: str, prefix: str, agents: str, analyses: tuple[str, ..
         "FLOWSTREAM_TOPICS__PREFIX": prefix,
         "FLOWSTREAM_TOPICS__PARTITIONS": str(PARTITIONS),
         "FLOWSTREAM_ANALYSES": json.dumps(analyses),
+        "PYTHONPATH": str(Path(__file__).parents[1]),  # the code beside this bench, whatever is installed
         **bed.env,
     }
     command = [

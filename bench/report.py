@@ -1,11 +1,9 @@
-"""The figures: what is computed from what was measured, the table in the terminal, the file."""
+"""The figures: what is computed from what was measured, in the terminal and in Markdown."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +12,10 @@ from rich.table import Table
 
 class BenchError(Exception):
     """A run that cannot be counted; the message says why, in one line or with the end of a log."""
+
+
+class LostError(BenchError):
+    """Records were late, came twice, were rejected or are missing: no second attempt makes up for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,60 +85,52 @@ def count(number: float) -> str:
     return f"{number:.3g}"
 
 
-def show(
-    out: Console, found: Mapping[str, Any], runs: Sequence[Run], peer: Run | None, stages: Sequence[Stage]
-) -> None:
-    """Print the tables."""
-    facts, speed = found["machine"], found["calibration"]
-    out.print(
-        f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}; "
-        f"one thread: {speed['gemm_gflops']:.1f} GFLOP/s, {speed['fill_gb_per_s']:.1f} GB/s; "
-        f"load {found['load_before'][0]:.1f} before, {found['load_after'][0]:.1f} after",
-        highlight=False,
-    )
+RUN_HEADINGS = (
+    "worker", "records", "records/s", "records/CPU s", "us/record", "results", "peak MB", "broker CPU", "others' CPU",
+)  # fmt: skip
+STAGE_HEADINGS = ("stage, no Kafka", "us/record", "records/CPU s")
+
+
+def run_cells(run: Run) -> tuple[str, ...]:
+    """Return a run's texts in the order of the headings."""
+    return (
+        run.name, f"{run.records:,}", count(run.per_s), count(run.per_cpu_s), f"{run.us_per_record:.2f}",
+        f"{run.results:,}", f"{run.peak_rss_bytes / 1e6:.0f}", f"{run.broker_cpu_s / run.wall_s:.0%}",
+        f"{run.others_cpu_s / run.wall_s:.0%}",
+    )  # fmt: skip
+
+
+def stage_cells(stage: Stage) -> tuple[str, ...]:
+    """Return a stage's texts in the order of the headings."""
+    return stage.name.strip(), f"{stage.us_per_record:.3f}", count(1e6 / stage.us_per_record)
+
+
+def show_runs(out: Console, runs: Sequence[Run], stages: Sequence[Stage]) -> None:
+    """Print the tables of whole runs and of single steps, where there are any."""
+    for title, headings, rows in (
+        ("One process over a real broker", RUN_HEADINGS, [run_cells(run) for run in runs]),
+        ("In one process, best of repeats", STAGE_HEADINGS, [stage_cells(stage) for stage in stages]),
+    ):
+        if rows:
+            table = Table(headings[0], title=title)
+            for heading in headings[1:]:
+                table.add_column(heading, justify="right")
+            for row in rows:
+                table.add_row(*row)
+            out.print(table)
+
+
+def runs_markdown(runs: Sequence[Run], stages: Sequence[Stage]) -> str:
+    """Return the same as Markdown."""
+    tables = []
     if runs:
-        out.print(_runs_table(runs, peer))
+        tables.append(markdown_table(RUN_HEADINGS, [run_cells(run) for run in runs]))
     if stages:
-        table = Table("stage, no Kafka", title="In one process: CPU microseconds per record, best of repeats")
-        for heading in ("us/record", "records/CPU s"):
-            table.add_column(heading, justify="right")
-        for stage in stages:
-            table.add_row(stage.name, f"{stage.us_per_record:.3f}", count(1e6 / stage.us_per_record))
-        out.print(table)
+        tables.append(markdown_table(STAGE_HEADINGS, [stage_cells(stage) for stage in stages]))
+    return "".join(f"\n{table}\n" for table in tables)
 
 
-def _runs_table(runs: Sequence[Run], peer: Run | None) -> Table:
-    table = Table("worker", title="One process over a real broker")
-    headings = (
-        "records",
-        "records/s",
-        "records/CPU s",
-        "us/record",
-        "results",
-        "peak MB",
-        "broker CPU",
-        "others' CPU",
-        "times peer",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for run in (*runs, *([peer] if peer is not None else [])):
-        table.add_row(
-            run.name, f"{run.records:,}", count(run.per_s), count(run.per_cpu_s), f"{run.us_per_record:.2f}",
-            f"{run.results:,}", f"{run.peak_rss_bytes / 1e6:.0f}", f"{run.broker_cpu_s / run.wall_s:.0%}",
-            f"{run.others_cpu_s / run.wall_s:.0%}", "" if peer is None else f"{times_faster(run, peer):.1f}",
-        )  # fmt: skip
-    return table
-
-
-def write(path: Path, found: Mapping[str, Any], runs: Sequence[Run], peer: Run | None, stages: Sequence[Stage]) -> None:
-    """Write everything as JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        **found,
-        "runs": [run.to_json() for run in runs],
-        "peer": None if peer is None else peer.to_json(),
-        "times_peer": {} if peer is None else {run.name: times_faster(run, peer) for run in runs},
-        "stages": [stage.to_json() for stage in stages],
-    }
-    path.write_text(json.dumps(document, indent=1) + "\n")
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; bars within cells are escaped."""
+    texts = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in texts)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from rich.console import Console
 from bench.generate import CHUNK, CLOSING_NS, ELEPHANTS, IFS, JITTER_NS, LINK_BPS, START_NS, Traffic
 from bench.peer_faust import body, flow_message
 from bench.pipeline import _analysed, counts
-from bench.report import Run, Stage, count, show, times_faster, write
+from bench.report import Run, Stage, count, runs_markdown, show_runs, times_faster
 from flowstream.batch import FlowBatch
 from flowstream.decode import Payloads, decode
 from flowstream.links import LinkTable
@@ -163,26 +161,13 @@ def test_a_small_rate_keeps_three_digits() -> None:
     assert [count(0.12345), count(3.2149), count(999.4)] == ["0.123", "3.21", "999"]
 
 
-def test_the_report_on_disk_and_in_the_terminal_name_every_run_and_the_peer(tmp_path: Path) -> None:
-    found = {
-        "machine": {"cpu": "cpu", "cores": 2, "python": "3.11"}, "load_before": (0.1, 0, 0), "load_after": (0.2, 0, 0),
-        "calibration": {"gemm_gflops": 40.0, "fill_gb_per_s": 19.0},
-    }  # fmt: skip
-    whole, peer, stages = (
-        run(name="whole path"),
-        run(name="plain agent", records=4000),
-        [Stage("decode", 10, 0.1)],
-    )
-    write(tmp_path / "out" / "latest.json", found, [whole], peer, stages)
-    kept = json.loads((tmp_path / "out" / "latest.json").read_text())
-    assert kept["times_peer"] == {"whole path": 250.0}
-    assert kept["runs"][0]["per_cpu_s"] == 250_000.0
-    assert kept["calibration"] == found["calibration"]
+def test_the_tables_in_the_terminal_and_in_markdown_name_every_run_and_stage() -> None:
+    runs, stages = [run(name="whole path")], [Stage("  decode", 10, 0.1)]
     console = Console(record=True, width=200, file=StringIO())
-    show(console, found, [whole], peer, stages)
-    text = console.export_text()
-    for expected in "whole path", "plain agent", "decode", "250,000", "250.0":
-        assert expected in text
+    show_runs(console, runs, stages)
+    for text in console.export_text(), runs_markdown(runs, stages):
+        for expected in "whole path", "decode", "250,000", "4.00":
+            assert expected in text
 
 
 def test_a_metrics_page_is_summed_over_labels_and_leaves_out_histograms_buckets() -> None:
