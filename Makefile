@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 PATHS := $(wildcard flowstream agents tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test lint fmt demo bench bench-growth clean
+.PHONY: help setup jars test lint fmt demo bench bench-growth bench-peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,15 @@ bench: setup ## measure every row of the performance table against its target
 bench-growth: setup ## measure how the cost of a record grows
 	@$(BIN)/python -m bench --growth
 
+bench-peers: setup .venv-peers/.installed ## compare with Faust, Quix, Bytewax, Spark and others, job by job
+	@$(BIN)/python -m bench.peers $(ARGS)
+
+.venv-peers/.installed: bench/peers/requirements.txt
+	@test -x .venv-peers/bin/python || { echo "making .venv-peers with $(PYTHON)"; $(PYTHON) -m venv .venv-peers; }
+	@echo "installing the Python peers into .venv-peers"
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
 clean: ## remove the environment, caches, local broker and build products
-	@rm -rf .venv .flowstream .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench/out
+	@rm -rf .venv .venv-peers .flowstream .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench/out
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

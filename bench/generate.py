@@ -34,7 +34,8 @@ Column = NDArray[np.uint64]
 class Traffic:
     """What is sent. ``rate`` is records per second of event time, ``skew`` the exponent of Zipf's law (0: even).
 
-    At least 32 sources, so that the elephants have one each; exporters are an even number up to 254.
+    At least 32 sources, so that the elephants have one each, unless their share is 0; exporters are an even
+    number up to 254.
     """
 
     records: int = 1_000_000
@@ -43,6 +44,8 @@ class Traffic:
     exporters: int = 100
     skew: float = 0.0
     seed: int = 1
+    start_ns: int = START_NS  # event time of the first record
+    elephant_share: float = ELEPHANT_SHARE
 
     def chunks(self) -> Iterator[list[bytes]]:
         """Yield the messages in runs of up to ``CHUNK``, in the order they are received."""
@@ -54,7 +57,7 @@ class Traffic:
         """Return one message per raw partition so far ahead in event time that every window before it closes."""
         index = np.arange(count)
         fields = self._fields(np.random.default_rng(self.seed), index)
-        at_ns = START_NS + self.records * 10**9 // self.rate + CLOSING_NS
+        at_ns = self.start_ns + self.records * 10**9 // self.rate + CLOSING_NS
         for name in ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns"):
             fields[name] = (fields[name][0], np.full(count, at_ns, np.uint64))
         return _messages(fields)
@@ -93,7 +96,7 @@ class Traffic:
         """Return the fields by name: (number, column) of numbers, or of bytes with their lengths."""
         n = len(index)
         source, flow = self.source_of(rng, index), rng.integers(0, 1 << 40, n, np.uint64)
-        elephant = rng.random(n) < ELEPHANT_SHARE
+        elephant = rng.random(n) < self.elephant_share
         # Even numbers: behind sFlow exporters, whose samples make a rate of known error within a second.
         source = np.where(elephant, index % ELEPHANTS * (self.sources // ELEPHANTS) & ~1, source)
         flow = np.where(elephant, source.astype(np.uint64), flow)
@@ -101,7 +104,7 @@ class Traffic:
         sflow = exporter % 2 == 0
         packets = np.where(sflow, 1, rng.integers(1, 50, n))
         size = np.where(elephant, 1500, rng.integers(64, 1515, n))
-        received = START_NS + index * 10**9 // self.rate + rng.integers(0, JITTER_NS, n)
+        received = self.start_ns + index * 10**9 // self.rate + rng.integers(0, JITTER_NS, n)
         duration = np.where(sflow, 0, rng.integers(0, 5 * 10**9, n))
         v6 = source % V6_EVERY == V6_EVERY - 1
         tcp = flow % 10 < 8

@@ -22,36 +22,11 @@ import click
 import psutil
 
 from bench.calibrate import ONE_THREAD
+from bench.peers.flow_message import body, flow_message
 from bench.pipeline import RAW_TOPIC, Bed, busy_s
 from bench.report import BenchError, Run
 
 WARM_UP = 1000  # records before the clock starts
-FIELDS = {"src_addr": (6, 12), "bytes": (9, 4), "time_received_ns": (110, 4)}  # number and descriptor type
-
-
-def flow_message() -> Any:
-    """Return a message class with the fields this needs; the parser skips the others."""
-    from google.protobuf import (  # type: ignore[import-untyped]
-        descriptor_pb2,
-        descriptor_pool,
-        message_factory,
-    )
-
-    file = descriptor_pb2.FileDescriptorProto(name="peer.proto", package="peer", syntax="proto3")
-    message = file.message_type.add(name="Flow")
-    for name, (number, kind) in FIELDS.items():
-        message.field.add(name=name, number=number, type=kind, label=1)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("peer.Flow"))
-
-
-def body(value: bytes) -> bytes:
-    """Return a delimited message without its length."""
-    start = 1
-    while value[start - 1] > 0x7F:
-        start += 1
-    return value[start:]
 
 
 @click.command()

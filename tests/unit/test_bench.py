@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bench.generate import CHUNK, CLOSING_NS, ELEPHANTS, IFS, JITTER_NS, LINK_BPS, START_NS, Traffic
-from bench.peer_faust import body, flow_message
+from bench.peers.flow_message import body, flow_message
 from bench.pipeline import _analysed, counts
 from bench.report import Run, Stage, count, runs_markdown, show_runs, times_faster
 from flowstream.batch import FlowBatch
