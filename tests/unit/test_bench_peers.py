@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.spatial.distance import pdist
 
 from bench.generate import Traffic
 from bench.peers.contract import PeerCommand
@@ -27,7 +28,6 @@ from flowstream.batch import FlowBatch
 from flowstream.decode import Payloads, decode
 from flowstream.features import DEFAULT_FEATURES, feature_matrix
 from flowstream.grouping import group_rows
-from flowstream.pairs import distances_of
 
 SMALL = Traffic(records=3000, sources=40, rate=600)
 
@@ -74,7 +74,7 @@ def test_the_pairs_expected_are_those_flowstream_computes_from_the_same_flows(sm
         groups = group_rows(of.src_addr)
         matrix = feature_matrix(of, groups, DEFAULT_FEATURES, "none")
         for a, b in zip(groups.bounds[:-1], groups.bounds[1:], strict=True):
-            distances = distances_of(matrix[:, a:b])
+            distances = pdist(matrix[:, a:b].T)
             packed = of.src_addr[groups.order[a]].astype(">u8").tobytes()
             first = found.key(packed, int(window) * 3000)
             assert first is not None
