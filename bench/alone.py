@@ -20,7 +20,7 @@ from bench.generate import START_NS
 from bench.report import BenchError
 from flowstream.batch import FlowBatch
 from flowstream.links import LinkTable
-from flowstream.operators import Pane
+from flowstream.operators import Pane, one_by_one
 from flowstream.pipeline import build_operators
 from flowstream.settings import Settings
 
@@ -58,7 +58,7 @@ def operate(pane: Pane, top_k: int) -> int:
     """Compute a pane's summaries, encoded; return how many there are."""
     settings = Settings(**{**SETTINGS, "distances": {**SETTINGS["distances"], "top_k": top_k}})  # type: ignore[dict-item]
     operator = build_operators(settings, LinkTable.from_rows([]), {0: "bench-0"})[0]
-    return sum(1 for _ in operator.process([pane]))
+    return sum(len(list(one_by_one([said]))) for said in operator.process([pane]))
 
 
 def grown_by(work: Any) -> int:

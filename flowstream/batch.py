@@ -10,14 +10,18 @@ Rule 3: units are in the names: ``_ns`` nanoseconds since the Unix epoch (UTC). 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from functools import partial
+from itertools import pairwise
 from operator import is_
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from flowstream.ordering import time_order
 
 Array = NDArray[Any]  # a column: its type is in COLUMNS
 
@@ -192,6 +196,16 @@ class FlowBatch:
         time_ns = self.time_ns[index]
         return FlowBatch({"time_ns": time_ns}, len(time_ns), lambda name: self.peek(name)[index])
 
+    def split(self, cuts: Sequence[int]) -> list[FlowBatch]:
+        """Return the rows between cuts that follow each other; a column is made once for all of them."""
+        parts = list(pairwise(cuts))
+        if self._source is None:
+            return [self.take(slice(a, b)) for a, b in parts]
+        return [FlowBatch({}, b - a, partial(self._part, slice(a, b))) for a, b in parts]
+
+    def _part(self, rows: slice, name: str) -> Array:
+        return self.column(name)[rows]
+
     def replace(self, **columns: Array) -> FlowBatch:
         """Return the same rows with some columns replaced."""
         return FlowBatch({**self._columns, **_checked(len(self), columns)}, self._rows, self._source)
@@ -211,41 +225,16 @@ class _InTimeOrder:
 
     def __init__(self, batch: FlowBatch) -> None:
         self._batch = batch
-        self._order: NDArray[np.int64] | None = None
+        self._order: NDArray[np.int64] | slice | None = None
 
     def __call__(self, name: str) -> Array:
         if self._order is None:
-            batch = self._batch
-            origin = [batch.peek(key) for key in ("origin_id", "origin_offset", "origin_row")]
-            time_ns = batch.peek("time_ns")
-            self._order = stable_order(time_ns) if _ascend(origin) else np.lexsort((*origin[::-1], time_ns))
+            self._order = self._ordered()
         ordered: Array = self._batch.peek(name)[self._order]
         return ordered
 
-
-def stable_order(column: Array) -> NDArray[np.int64]:
-    """Return the order that sorts a column of whole numbers, equal ones in the order they are in."""
-    rows = len(column)
-    if not rows:
-        return np.zeros(0, np.int64)
-    least, place_bits = column.min(), max(1, (rows - 1).bit_length())
-    if (int(column.max()) - int(least)).bit_length() + place_bits > 64:
-        return np.argsort(column, kind="stable").astype(np.int64, copy=False)
-    # Value and place in one number: sorting those is a stable sort, several times faster than one by index.
-    packed = (column - least).astype(np.uint64) << np.uint64(place_bits) | np.arange(rows, dtype=np.uint64)
-    packed.sort()
-    return np.asarray(packed & np.uint64((1 << place_bits) - 1), np.int64)
-
-
-def _ascend(keys: Iterable[Array]) -> bool:
-    """Whether rows are in the order of some keys, most significant first."""
-    equal: Any = True
-    for key in keys:
-        before, after = key[:-1], key[1:]
-        if bool(np.any(equal & (after < before))):
-            return False
-        equal = equal & (after == before)
-    return True
+    def _ordered(self) -> NDArray[np.int64] | slice:
+        return time_order(*map(self._batch.peek, ("time_ns", "origin_id", "origin_offset", "origin_row")))
 
 
 def address_words(text: str) -> tuple[int, int]:

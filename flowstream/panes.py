@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from flowstream.batch import Array, FlowBatch, stable_order
+from flowstream.batch import Array, FlowBatch
 from flowstream.blocks import Block, SourcePartition
 from flowstream.operators import Pane
+from flowstream.ordering import stable_order
 
 NO_ROWS = FlowBatch.zeros(0)
 
@@ -103,9 +103,9 @@ class PaneAssembly:
             order = stable_order(pane)
             pane, rows = pane[order], rows.take(order)
         # Where time goes forward, as it mostly does, the parts are slices, which copy nothing.
-        cuts = np.append(np.flatnonzero(np.diff(pane, prepend=pane[0] - 1)), len(pane))
-        for start, end in pairwise(cuts.tolist()):
-            self._open.setdefault(int(pane[start]), []).append(rows.take(slice(start, end)))
+        cuts = np.append(np.flatnonzero(np.diff(pane, prepend=pane[0] - 1)), len(pane)).tolist()
+        for index, part in zip(pane[cuts[:-1]].tolist(), rows.split(cuts), strict=True):
+            self._open.setdefault(index, []).append(part)
 
     @property
     def rows_open(self) -> int:
