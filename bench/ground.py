@@ -64,6 +64,10 @@ class Worker:
         self._process, self._log = process, log
         self._seen, self._broker = psutil.Process(process.pid), psutil.Process(broker_pid)
 
+    def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
+
     def get(self, path: str, timeout_s: float = 30.0) -> bytes | None:
         """Return what the web server answers, None while it does not."""
         try:

@@ -120,12 +120,12 @@ class Analysis:
             gap = max(0, block.from_offset - applied_to)
             if block.from_offset < applied_to:
                 fresh = fresh.take(fresh.origin_offset >= applied_to)
-        late = (fresh.quality & Quality.LATE) != 0
+        late = (fresh.peek("quality") & Quality.LATE) != 0
         late |= self._panes.is_closed(fresh)
         on_time, late_rows = (fresh.take(~late), fresh.take(late)) if late.any() else (fresh, fresh.take(slice(0)))
         self._panes.add(on_time)
         self._watermarks.take(block)
-        last_pane = self._panes.index(on_time.time_ns.max()) if len(on_time) else None
+        last_pane = self._panes.index(on_time.peek("time_ns").max()) if len(on_time) else None
         self._retained.append(_Retained(offset, last_pane, replace(block, rows=NO_ROWS)))
         watermark_ns = self._watermarks.watermark_ns
         results: list[Said] = []

@@ -193,8 +193,8 @@ class FlowBatch:
         """Select rows by position, by mask, or by slice (a slice copies nothing)."""
         if self._source is None:
             return FlowBatch({name: column[index] for name, column in self._columns.items()})
-        time_ns = self.time_ns[index]
-        return FlowBatch({"time_ns": time_ns}, len(time_ns), lambda name: self.peek(name)[index])
+        rows = len(self.peek("time_ns")[index])
+        return FlowBatch({}, rows, lambda name: self.peek(name)[index])
 
     def split(self, cuts: Sequence[int]) -> list[FlowBatch]:
         """Return the rows between cuts that follow each other; a column is made once for all of them."""

@@ -86,19 +86,20 @@ class PaneAssembly:
         """Return which rows belong to panes that are closed."""
         if self.closed is None:
             return np.zeros(len(rows), np.bool_)
-        return np.asarray(rows.time_ns < self.closed * self.pane_ns)
+        return np.asarray(rows.peek("time_ns") < self.closed * self.pane_ns)
 
     def add(self, rows: FlowBatch) -> None:
         """Put rows into their panes, none of which may be closed."""
         if not len(rows):
             return
-        first, last = self.index(rows.time_ns.min()), self.index(rows.time_ns.max())
+        time_ns = rows.peek("time_ns")  # rows that wait for their pane stay packed
+        first, last = self.index(time_ns.min()), self.index(time_ns.max())
         if self.closed is not None and first < self.closed:
             raise ValueError(f"a row for pane {first}, which closed before pane {self.closed}")
         if first == last:
             self._open.setdefault(first, []).append(rows)
             return
-        pane = rows.time_ns // self.pane_ns
+        pane = time_ns // self.pane_ns
         if bool(np.any(pane[1:] < pane[:-1])):
             order = stable_order(pane)
             pane, rows = pane[order], rows.take(order)
@@ -135,4 +136,4 @@ class PaneAssembly:
 
 
 def _origin(rows: FlowBatch) -> tuple[int, int]:
-    return int(rows.origin_id[0]), int(rows.origin_offset[0])
+    return int(rows.peek("origin_id")[0]), int(rows.peek("origin_offset")[0])

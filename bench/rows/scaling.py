@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from contextlib import ExitStack
 
@@ -28,13 +29,18 @@ def scaling(ground: Ground) -> Outcome:
 
 
 def _run(ground: Ground, cores: tuple[int, ...]) -> dict[str, float]:
-    app = ground.app("scaling", SUMS)
+    app = ground.app("scaling", {**SUMS, "kafka": {"session_timeout_s": 120.0}})
     load = load_of(ground)
     with ExitStack() as stack:
         # All workers hold their partitions before there is a record: a rebalance would have some read twice.
         workers = [stack.enter_context(app.worker(core=core)) for core in cores]
         _until_shared(workers, app.topic("flows"), load.partitions)
+        # Publishing takes a core: the workers stand still meanwhile, and keep their partitions.
+        for worker in workers:
+            worker.signal(signal.SIGSTOP)
         app.publish(load)
+        for worker in workers:
+            worker.signal(signal.SIGCONT)
         firsts = _until(workers, WARM * load.records)
         lasts = _until(workers, load.records)
     for last in lasts:
