@@ -1,6 +1,6 @@
 """Group rows and count distinct pairs by hashing: for sums, which need no order, several times faster than sorting.
 
-Open addressing with linear probing in tables at most half full. The outcome does not depend on the hash; addresses
+Open addressing with linear probing. The outcome does not depend on the hash; addresses
 chosen to collide only cost time, so the probes are bounded, and past the bound the rows are sorted instead.
 """
 
@@ -45,8 +45,8 @@ def count_distinct(group: NDArray[np.int64], groups: int, words: Array) -> NDArr
 
 
 def _table(rows: int) -> NDArray[Any]:
-    """Return an empty table for so many keys: row numbers, -1 where free."""
-    return np.full(2 << max(4, (rows - 1).bit_length()), -1, np.int32 if rows < 1 << 31 else np.int64)
+    """Return an empty table for so many keys, which fill three quarters of it at the most: numbers, -1 where free."""
+    return np.full(1 << (rows + rows // 3 + 1).bit_length(), -1, np.int32 if rows < 1 << 31 else np.int64)
 
 
 @inline_njit

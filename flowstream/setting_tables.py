@@ -37,7 +37,7 @@ class Kafka(Section):
     declare_topics: bool = Field(True, description="let the worker create its tables' changelog topics")  # noqa: FBT003
     fetch_bytes_max: int = Field(2 << 20, ge=1 << 12, description="bytes fetched from a partition at once")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
-        "zstd", description="of the topics flowstream writes"
+        "lz4", description="of the topics flowstream writes"
     )
 
 

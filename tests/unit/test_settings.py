@@ -28,7 +28,7 @@ OTHER: dict[str, Any] = {
     "kafka.heartbeat_s": 2.0,
     "kafka.declare_topics": False,
     "kafka.fetch_bytes_max": 5 << 20,
-    "kafka.compression": "lz4",
+    "kafka.compression": "zstd",
     "topics.prefix": "netops",
     "topics.partitions": 8,
     "topics.replication": 3,
