@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import Fetcher, OffsetResetStrategy
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
@@ -20,6 +21,7 @@ from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import Message
 
+from agents import fetcher as agents_fetcher
 from agents.record_batches import CODECS, SealedBatch
 
 PINNED = {"faust-streaming": "0.15.3", "aiokafka": "0.14.0"}
@@ -108,3 +110,34 @@ def test_the_header_of_a_record_batch_has_the_fields_and_places_it_had() -> None
     assert (Format.AFTER_LEN_OFFSET, Format.CRC_OFFSET, Format.ATTRIBUTES_OFFSET) == (12, 17, 21)
     assert [number for number, _ in CODECS.values()] == [1, 2, 3, 4]
     assert calc_crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C (Castagnoli)
+
+
+def test_the_fetcher_makes_its_records_by_the_names_that_are_replaced() -> None:
+    # agents/fetcher.py puts its own classes behind these two names, and a deserializer says which topics they serve.
+    source = inspect.getsource(Fetcher._proc_fetch_request)
+    assert "records = MemoryRecords(part_data[-1])" in source
+    assert re.sub(r"\s+", " ", source).count("PartitionRecords( tp, records, aborted_transactions, fetch_offset,") == 1
+    agents_fetcher.install()
+    assert fetcher.PartitionRecords is agents_fetcher.PartitionRecords
+    assert fetcher.MemoryRecords is agents_fetcher.KeptRecords
+    theirs = agents_fetcher.PartitionRecords.__mro__[1]
+    assert list(inspect.signature(theirs.__init__).parameters) == [
+        "self", "tp", "records", "aborted_transactions", "fetch_offset", "key_deserializer", "value_deserializer",
+        "check_crcs", "isolation_level",
+    ]  # fmt: skip
+    assert "value_deserializer=self._value_deserializer" in inspect.getsource(AIOKafkaConsumer.start)
+    assert "isolation_level=self._isolation_level" in inspect.getsource(AIOKafkaConsumer.start)
+
+
+def test_aiokafka_passes_over_batches_by_the_rules_that_are_called_here() -> None:
+    source = inspect.getsource(agents_fetcher.PartitionRecords.__mro__[1]._unpack_records)
+    called = set(re.findall(r"self\.(_\w+)\(", source))
+    assert called == {"_consume_aborted_up_to", "_contains_abort_marker", "_consumer_record"}
+    assert re.findall(r"next_batch\.(\w+)", source).count("is_control_batch") == 2
+
+
+def test_a_fetch_that_waits_can_be_woken() -> None:
+    assert list(inspect.signature(Fetcher._notify).parameters) == ["self", "future"]
+    assert "_fetch_waiters.add" in inspect.getsource(Fetcher._create_fetch_waiter)
+    assert "await asyncio.wait([waiter]" in inspect.getsource(Fetcher.fetched_records)
+    assert "active_partitions.add(tp)" in inspect.getsource(Consumer.on_buffer_drop), "in place: the fetch sees it"
