@@ -21,8 +21,6 @@ from flowstream import narrow, schemas
 from flowstream.batch import COLUMNS, Array, FlowBatch
 from flowstream.errors import SchemaError, StateError
 
-ROWS_MAX = 1 << 24  # a block declaring more is refused before anything is allocated for it
-
 #: Columns that the header implies: one block is of one source partition.
 STORED = tuple(name for name in COLUMNS if name != "origin_id")
 _RELATIVE = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
@@ -65,14 +63,8 @@ def origin_names(sources: tuple[tuple[str, int], ...]) -> dict[int, str]:
 def _packed(name: str, rows: FlowBatch) -> bytes:
     column = rows.column(name)
     if COLUMNS[name].width == 2:
-        return narrow.pack(column[:, 0]) + narrow.pack(column[:, 1])
+        return narrow.pack_words(column)
     return narrow.pack(column - rows.time_ns if name in _RELATIVE else column)
-
-
-def _words(raw: bytes, rows: int) -> tuple[bytes, bytes]:
-    """Cut the two words of an address column apart."""
-    cut = narrow.HEADER_BYTES + rows * raw[0] if raw else 0
-    return raw[:cut], raw[cut:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +78,20 @@ class _Stored:
     def check(self) -> None:
         for name, raw in self.packed.items():
             try:
-                for part in _words(raw, self.rows) if COLUMNS[name].width == 2 else (raw,):
-                    narrow.check(part, self.rows, COLUMNS[name].dtype)
+                if COLUMNS[name].width == 2:
+                    narrow.check_words(raw, self.rows)
+                else:
+                    narrow.check(raw, self.rows, COLUMNS[name].dtype)
             except StateError as error:
                 raise StateError(f"column {name} of a block: {error}") from None
 
     def column(self, name: str) -> Array:
         if name == "origin_id":
             return np.full(self.rows, self.origin_id, np.uint32)
-        raw, dtype = self.packed[name], COLUMNS[name].dtype
+        raw = self.packed[name]
         if COLUMNS[name].width == 2:
-            return np.stack([narrow.unpack(part, self.rows, dtype) for part in _words(raw, self.rows)], axis=1)
-        values = narrow.unpack(raw, self.rows, dtype)
+            return narrow.unpack_words(raw, self.rows)
+        values = narrow.unpack(raw, self.rows, COLUMNS[name].dtype)
         return values + self.column("time_ns") if name in _RELATIVE else values
 
 
@@ -132,8 +126,6 @@ def decode_block(payload: bytes) -> Block:
     rows = record["rows"]
     sources = tuple((s["topic"], s["partitions"]) for s in record["sources"])
     source = SourcePartition(record["topic"], record["partition"])
-    if not 0 <= rows <= ROWS_MAX:
-        raise StateError(f"a block of {rows} rows")
     if not 0 <= record["from_offset"] <= record["to_offset"]:
         raise StateError(f"a block of offsets [{record['from_offset']}, {record['to_offset']})")
     if not any(topic == source.topic and 0 <= source.partition < count for topic, count in sources):

@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.batch import Array
 from flowstream.errors import StateError
 
 HEADER_BYTES: Final = 9
+ROWS_MAX: Final = 1 << 24  # a column that declares more is refused before anything is allocated for it
 _WIDTHS: Final = (0, 1, 2, 4, 8)
 
 
@@ -30,6 +32,8 @@ def pack(column: Array) -> bytes:
 
 def check(raw: bytes, rows: int, dtype: str) -> None:
     """Raise StateError unless ``unpack`` would give ``rows`` values of a type."""
+    if not 0 <= rows <= ROWS_MAX:
+        raise StateError(f"a column of {rows} rows")
     width = raw[0] if raw else 0
     expected = HEADER_BYTES + rows * width if rows else 0
     if len(raw) != expected or width not in _WIDTHS or width > np.dtype(dtype).itemsize:
@@ -46,6 +50,27 @@ def unpack(raw: bytes, rows: int, dtype: str) -> Array:
     column: Array = np.frombuffer(raw, f"<u{raw[0]}", rows, HEADER_BYTES).astype(dtype)
     column += least
     return column
+
+
+def pack_words(words: Array) -> bytes:
+    """Return (rows, 2) address words as bytes: the high words packed, then the low ones."""
+    return pack(words[:, 0]) + pack(words[:, 1])
+
+
+def check_words(raw: bytes, rows: int) -> None:
+    """Raise StateError unless ``unpack_words`` would give ``rows`` addresses."""
+    for part in _cut(raw, rows):
+        check(part, rows, "u8")
+
+
+def unpack_words(raw: bytes, rows: int) -> NDArray[np.uint64]:
+    """Return the (rows, 2) words that ``pack_words`` was given; the bytes must have passed ``check_words``."""
+    return np.stack([unpack(part, rows, "u8") for part in _cut(raw, rows)], axis=1)
+
+
+def _cut(raw: bytes, rows: int) -> tuple[bytes, bytes]:
+    end = HEADER_BYTES + rows * raw[0] if raw else 0
+    return raw[:end], raw[end:]
 
 
 @bare_njit

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream import narrow
 from flowstream.bare_kernel import bare_njit, inline_njit
-from flowstream.batch import Array, FlowBatch, address_text, packed_to_words, words_to_packed
+from flowstream.batch import Array, FlowBatch, address_text
 from flowstream.distance_kernels import QUANTILES
 from flowstream.distances import DistancesConfig, restore_stateless, stateless_snapshot
 from flowstream.errors import StateError
@@ -51,6 +52,7 @@ class SourcesConfig:
         return Windowing(self.size_panes, self.size_panes if self.step_panes is None else self.step_panes)
 
 
+_BITS = {"<i8": "<i8", "<f8": "<u8"}  # what a type's bits are packed as
 _SUMS = ("flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets")
 
 
@@ -126,9 +128,10 @@ class SourcesOperator:
             "window_start_ns": window.start_ns,
             "window_end_ns": window.end_ns,
             "count": len(addresses),
-            "src_addr": words_to_packed(addresses),
+            "src_addr": narrow.pack_words(addresses),
         }
-        value |= {name: columns[name].astype(dtype, copy=False).tobytes() for name, dtype in COLUMNS.items()}
+        # A distance is packed by its bits: whole numbers that are alike where distances are not wanted.
+        value |= {name: narrow.pack(columns[name].astype(d, copy=False).view(_BITS[d])) for name, d in COLUMNS.items()}
         return [Result(STREAM, f"{window.start_ns}", window.end_ns, value)]
 
     def _sums(self, rows: FlowBatch, group: NDArray[np.int64], groups: int) -> dict[str, Array]:
@@ -175,13 +178,14 @@ class SourceBlock:
         """Read a block; StateError where lengths disagree, a field is missing, or addresses do not ascend."""
         try:
             count = int(value["count"])
-            addresses = packed_to_words(value["src_addr"])
-            columns = {name: np.frombuffer(value[name], dtype) for name, dtype in COLUMNS.items()}
+            narrow.check_words(value["src_addr"], count)
+            for name, dtype in COLUMNS.items():
+                narrow.check(value[name], count, dtype)
             start_ns, end_ns = int(value["window_start_ns"]), int(value["window_end_ns"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, StateError) as error:
             raise StateError(f"not a block of sources: {error}") from None
-        if {len(addresses), *map(len, columns.values())} != {count}:
-            raise StateError(f"a block of {count} sources whose columns have other lengths")
+        addresses = narrow.unpack_words(value["src_addr"], count)
+        columns = {n: narrow.unpack(value[n], count, _BITS[dtype]).view(dtype) for n, dtype in COLUMNS.items()}
         high, low = addresses[:, 0], addresses[:, 1]
         after = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
         if not bool(after.all()):

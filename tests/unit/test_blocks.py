@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from flowstream import schemas
 from flowstream.batch import COLUMNS, FlowBatch
-from flowstream.blocks import ROWS_MAX, Block, SourcePartition, decode_block, encode_block, origin_id, origin_names
+from flowstream.blocks import Block, SourcePartition, decode_block, encode_block, origin_id, origin_names
 from flowstream.errors import StateError
+from flowstream.narrow import ROWS_MAX
 
 SOURCES = (("flow-messages", 2), ("eve", 3))
 SOURCE = SourcePartition("eve", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -156,20 +157,28 @@ def test_blocks_of_pairs_list_their_distances():
     assert whole
 
 
+def unpacked(raw, count):
+    """Read a packed column as its schema describes it."""
+    width, least = raw[0], int.from_bytes(raw[1:9], "little")
+    differences = [int.from_bytes(raw[9 + width * i : 9 + width * (i + 1)], "little") for i in range(count)]
+    return [(least + difference) % 2**64 for difference in differences]
+
+
 def test_sources_are_rows_and_a_distance_that_is_not_there_is_null():
     nulls = 0
     for result in said()["sources"]:
         value = result.value
         read = json.loads(to_json("sources", value))
         assert len(read["sources"]) == read["count"] == value["count"]
+        count, packed = value["count"], value["src_addr"]
+        high, low = unpacked(packed, count), unpacked(packed[9 + packed[0] * count :], count)
+        columns = {name: unpacked(value[name], count) for name in COLUMNS_OF_SOURCES}
         for i, row in enumerate(read["sources"]):
-            packed = value["src_addr"][16 * i : 16 * i + 16]
-            words = int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:], "big")
             assert list(row) == ["src_addr", *COLUMNS_OF_SOURCES]
-            assert row["src_addr"] == address_text(*words)
+            assert row["src_addr"] == address_text(high[i], low[i])
             for name in COLUMNS_OF_SOURCES[:-1]:
-                assert row[name] == int.from_bytes(value[name][8 * i : 8 * i + 8], "little", signed=True)
-            distance = np.frombuffer(value["distance_p999"], "<f8")[i]
+                assert row[name] == columns[name][i]
+            (distance,) = struct.unpack("<d", struct.pack("<Q", columns["distance_p999"][i]))
             assert row["distance_p999"] == (None if np.isnan(distance) else distance)
             assert np.isnan(distance) == (row["flows"] < 2)
             nulls += row["distance_p999"] is None
