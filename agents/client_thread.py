@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: How long a broker may keep a fetch that finds nothing. A fetch that asks only partitions without news holds its
 #: broker's one connection for as long; idle, a worker fetches this often.
-FETCH_WAIT_MS = 25
+FETCH_WAIT_MS = 100
 
 fetcher.install()
 
@@ -37,11 +37,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         client._isolation_level = "read_committed"  # noqa: SLF001
         return client
 
-    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> Any:
+    async def _fetch_records(self, *args: Any, **options: Any) -> Any:
         """Fetch, and make batches here: this thread does one thing at a time, so the epoch is that of the position."""
-        # Otherwise a broker is asked for nothing, for a tenth of a second, while one partition waits to be taken.
-        consumer._fetcher._prefetch_backoff = 0.0  # noqa: SLF001
-        fetched: dict[TP, Any] = dict(await super()._fetch_records(consumer, *args, **options))
+        fetched: dict[TP, Any] = dict(await super()._fetch_records(*args, **options))
         owner = self.consumer
         for tp, records in fetched.items():
             if records and owner.is_batched(tp.topic):

@@ -140,5 +140,4 @@ def test_a_fetch_that_waits_can_be_woken() -> None:
     assert list(inspect.signature(Fetcher._notify).parameters) == ["self", "future"]
     assert "_fetch_waiters.add" in inspect.getsource(Fetcher._create_fetch_waiter)
     assert "await asyncio.wait([waiter]" in inspect.getsource(Fetcher.fetched_records)
-    assert "backoff=self._prefetch_backoff" in inspect.getsource(Fetcher._proc_fetch_request)
     assert "active_partitions.add(tp)" in inspect.getsource(Consumer.on_buffer_drop), "in place: the fetch sees it"
