@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -271,9 +270,3 @@ def _analysed(counted: Mapping[str, float], records: int) -> bool:
 
 def _tail(path: Path, size: int = 600) -> str:
     return path.read_bytes()[-size:].decode(errors="replace").strip() or "its log is empty"
-
-
-def broker_of(bed: Bed) -> dict[str, Any]:
-    """Return the broker's own figures since it was started."""
-    process = psutil.Process(bed.broker_pid)
-    return {"cpu_s": _cpu_s(process), "rss_bytes": process.memory_info().rss}

@@ -72,11 +72,6 @@ class Stage:
         return {**asdict(self), "us_per_record": self.us_per_record}
 
 
-def times_faster(run: Run, peer: Run) -> float:
-    """Return how many times more records a CPU second of ``run`` does than one of ``peer``."""
-    return run.per_cpu_s / peer.per_cpu_s
-
-
 def count(number: float) -> str:
     """Return a rate in three significant digits: 1,230,000; 98,700; 3.21."""
     if number >= 1000:
