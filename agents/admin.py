@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExists
 from agents.client import client_options
 from flowstream.errors import BrokerError
 from flowstream.settings import Settings
-from flowstream.topics import TopicSpec, specs
+from flowstream.topics import BLOCK_BYTES_MAX, TopicSpec, specs
 
 LISTED_WITHIN_S = 20
 
@@ -75,11 +75,20 @@ async def list_topics(settings: Settings) -> set[str]:
         return set(await client.list_topics())
 
 
-async def create_topics(settings: Settings) -> list[str]:
-    """Create the topics that are missing; return their names."""
+def changelogs(settings: Settings) -> list[TopicSpec]:
+    """Return the topics behind the worker's tables, by Faust's names for them."""
+    config = {"cleanup.policy": "compact", "max.message.bytes": str(BLOCK_BYTES_MAX)}
+    return [
+        TopicSpec(f"{settings.app}-{table}-changelog", f"table {table}", "", settings.topics.partitions, config)
+        for table in ("progress", "sources")
+    ]
+
+
+async def create_topics(settings: Settings, chosen: Sequence[TopicSpec] | None = None) -> list[str]:
+    """Create the topics that are missing, of those given or of all; return their names."""
     async with admin_client(settings) as client:
         existing = set(await client.list_topics())
-        made = [spec for spec in wanted(settings) if spec.name not in existing]
+        made = [spec for spec in (wanted(settings) if chosen is None else chosen) if spec.name not in existing]
         if made:
             response = await client.create_topics([_new(spec, settings.topics.replication) for spec in made])
             for topic, code, *message in response.topic_errors:

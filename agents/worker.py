@@ -10,7 +10,7 @@ import sys
 
 import faust
 
-from agents.admin import list_topics, wanted
+from agents.admin import changelogs, create_topics, list_topics, wanted
 from agents.app import ALL_AGENTS, create_app
 from agents.registry import register_schemas
 from flowstream.errors import BrokerError, SettingsError
@@ -20,12 +20,15 @@ from flowstream.warmup import warm_up
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
-def preflight(settings: Settings) -> None:
+def preflight(settings: Settings, agents: tuple[str, ...]) -> None:
     """Refuse to start where the broker, a topic or the registry is missing: Faust would wait, or create topics."""
     existing = asyncio.run(list_topics(settings))
     missing = [spec.name for spec in wanted(settings) if spec.name not in existing]
     if missing:
         raise BrokerError(f"topics are missing: {', '.join(missing)}; flowstream topics creates them")
+    if "analyses" in agents and settings.kafka.declare_topics:
+        # Faust makes them too, but may ask for their partitions before the broker knows them, and end.
+        asyncio.run(create_topics(settings, changelogs(settings)))
     asyncio.run(register_schemas(settings))  # again at start, for the ids: here a refusal is one line
 
 
@@ -48,7 +51,7 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     if level is None:
         raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")
     _share_one_heap()
-    preflight(settings)
+    preflight(settings, agents)
     warm_up(settings)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     app = create_app(settings, agents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import os
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.admin import changelogs, list_topics, topic_partitions
 from flowstream import schemas
 from flowstream.batch import address_text
 from flowstream.decode import Payloads, decode
@@ -161,6 +163,16 @@ def test_what_a_collector_gave_up_is_not_counted_and_the_end_of_a_transaction_is
     )
     assert worker.metric("records_consumed_total") == len(values)
     assert not worker.metric("block_gaps_total")
+
+
+def test_the_changelogs_made_before_the_start_are_those_of_the_tables(lab: Lab) -> None:
+    lab.prepare(LINKS)
+    lab.worker()
+    there = {name for name in asyncio.run(list_topics(lab.settings())) if name.startswith(f"{lab.app}-")}
+    specs = changelogs(lab.settings())
+    assert there == {spec.name for spec in specs}
+    counts = [asyncio.run(topic_partitions(lab.settings(), spec.name)) for spec in specs]
+    assert counts == [lab.settings().topics.partitions] * len(specs)
 
 
 def test_two_workers_and_four_partitions_account_for_every_message(lab: Lab) -> None:
