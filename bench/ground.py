@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from agents.kafka_node import free_port
 from bench.calibrate import ONE_THREAD
 from bench.load import Load
 from bench.pipeline import busy_s, counts, until_topics_are_known
+from bench.processes import running
 from bench.report import BenchError, LostError
 from bench.wire import send_in_turn
 from flowstream.settings import Settings
@@ -232,20 +232,8 @@ class App:
         env |= {"FLOWSTREAM_KAFKA__BOOTSTRAP": ground.bootstrap, "PYTHONPATH": str(ROOT), **ground.env}
         program = str(Path(sys.executable).with_name("flowstream"))
         command = [program, "worker", "--agents", agents, "--port", str(port)]
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(command, env=env, cwd=ground.folder, stdout=log, stderr=log)
-        try:
-            held_to = ground.core if core is None else core
-            if held_to is not None:
-                os.sched_setaffinity(process.pid, {held_to})  # before it has other threads; they inherit it
+        with running(command, env, log_path, ground.folder, ground.core if core is None else core) as process:
             yield Worker(str(self.options["app"]), process, port, log_path, ground.broker_pid)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def environment(options: Mapping[str, Any]) -> dict[str, str]:

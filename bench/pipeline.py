@@ -11,8 +11,6 @@ import asyncio
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
 import time
 import urllib.error
@@ -30,6 +28,7 @@ from agents.publisher import Outgoing, Publisher
 from agents.send import send_links
 from bench.calibrate import ONE_THREAD
 from bench.generate import Traffic
+from bench.processes import running
 from bench.report import BenchError, Run
 from flowstream.links import LinkTable
 from flowstream.setting_tables import Input, Kafka, Topics
@@ -182,19 +181,8 @@ def worker(bed: Bed, app: str, prefix: str, agents: str, analyses: tuple[str, ..
         "--port",
         str(port),
     ]
-    with log_path.open("wb") as log:
-        process = subprocess.Popen(command, env=env, cwd=bed.folder, stdout=log, stderr=log)
-    try:
-        if bed.core is not None:
-            os.sched_setaffinity(process.pid, {bed.core})  # before it has other threads; they inherit it
+    with running(command, env, log_path, bed.folder, bed.core) as process:
         yield process.pid, port, log_path
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 ALL_ANALYSES = ("distances", "elephants", "sources", "quality")

@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import signal
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from agents.broker import LocalBroker
 from bench.generate import START_NS, Traffic
 from bench.peers.contract import PeerCommand
+from bench.processes import running
 
 LOAD = Traffic(records=20_000, sources=500, rate=2_000)
 INPUT, PARTITIONS = "check-raw", 4
@@ -169,19 +169,8 @@ def run(peer: PeerCommand, job: str, bootstrap: str, expected: int, log: Path) -
     """Return all results of a peer: it is stopped when as many as expected are there, or no more come."""
     name = f"check-{peer.name.lower().replace(' ', '-')}-{job}"
     asyncio.run(create(bootstrap, name))
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            peer.argv(job, bootstrap, INPUT, name, name), env=os.environ | peer.env, stdout=sink, stderr=sink
-        )
-    try:
+    with running(peer.argv(job, bootstrap, INPUT, name, name), os.environ | peer.env, log) as process:
         return asyncio.run(results(bootstrap, name, process, expected))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 async def results(bootstrap: str, topic: str, process: subprocess.Popen[bytes], expected: int) -> list[dict[str, Any]]:
