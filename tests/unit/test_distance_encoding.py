@@ -114,7 +114,7 @@ def windows(draw):
         return draw(st.lists(st.sampled_from(values), min_size=count, max_size=count))
 
     return flows(
-        count, time_ns=T0_NS + np.arange(count), src_addr=column(*ADDRESSES), bytes=column(0, 1, 100, 10**12),
+        count, time_ns=T0_NS + np.arange(count) * 10**6, src_addr=column(*ADDRESSES), bytes=column(0, 1, 100, 10**12),
         origin_id=column(7, 9, 65536, 65537, 2**32 - 1), origin_row=column(0, 0, 1, 2**32 - 1),
         origin_offset=column(0, 9, 10, 123_456_789, 2**63 - 1, -1, -(2**63)),
         record_id=column(0, 0, 5, 10**15 + 1, 2**64 - 1), time_flow_start_ns=column(T0_NS, T0_NS - 5 * SECOND),
