@@ -2,7 +2,7 @@
 
 The producer is given batches whose records are written and compressed already; it sets its id, epoch and sequence
 number when it takes one, and asks for the bytes. This file is the only one that knows what aiokafka (pinned) expects
-of a ``BatchBuilder``, and its names for the header's fields, codecs and checksum.
+of a ``BatchBuilder``, and its names for the header's fields and codecs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from aiokafka import codec
 from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.record.default_records import DefaultRecordBase as Format
-from aiokafka.record.util import calc_crc32c
+from crc32c import crc32c
 
 from flowstream.record_kernel import Section
 
@@ -83,7 +83,7 @@ class SealedBatch:
                 self._attributes, self._count - 1, self._timestamp_ms, self._timestamp_ms, *self._producer, self._count,
             )  # fmt: skip
             built[HEADER_BYTES:] = self._records
-            checksum = calc_crc32c(memoryview(built)[Format.ATTRIBUTES_OFFSET :])
+            checksum = crc32c(memoryview(built)[Format.ATTRIBUTES_OFFSET :])
             struct.pack_into(">I", built, Format.CRC_OFFSET, checksum)
             self._built, self._records = built, b""
         return self._built

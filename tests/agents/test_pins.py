@@ -15,7 +15,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.record.default_records import DefaultRecordBase as Format
-from aiokafka.record.util import calc_crc32c
+from crc32c import crc32c
 from faust.tables.base import Collection
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
@@ -109,7 +109,7 @@ def test_the_header_of_a_record_batch_has_the_fields_and_places_it_had() -> None
     assert Format.HEADER_STRUCT.size == 61
     assert (Format.AFTER_LEN_OFFSET, Format.CRC_OFFSET, Format.ATTRIBUTES_OFFSET) == (12, 17, 21)
     assert [number for number, _ in CODECS.values()] == [1, 2, 3, 4]
-    assert calc_crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C (Castagnoli)
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of CRC-32C (Castagnoli)
 
 
 def test_the_fetcher_makes_its_records_by_the_names_that_are_replaced() -> None:
