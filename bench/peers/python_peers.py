@@ -63,9 +63,10 @@ def flowstream() -> PeerCommand:
 
 JOB_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "a": {"ANALYSES": '["sources"]', "SOURCES__SIZE_S": "3", "SOURCES__DISTANCES": "false"},
+    # Otherwise the pairs of the closing messages come ten seconds later, and the clock stops with the last message.
     "b": {
         "ANALYSES": '["distances"]', "DISTANCES__PAIRS": "all", "DISTANCES__PAIR_FORM": "records",
-        "DISTANCES__FLOWS_MAX": "2001", "OUTPUT__FORMAT": "json",
+        "DISTANCES__FLOWS_MAX": "2001", "OUTPUT__FORMAT": "json", "TIME__IDLE_AFTER_S": "600",
     },
     "c": {"ANALYSES": '["distances"]'},
 }  # fmt: skip

@@ -23,15 +23,21 @@ HEADINGS = (
 )  # fmt: skip
 
 
+def rightful(runs: Sequence[PeerRun]) -> Sequence[PeerRun]:
+    """Return the runs whose results are right, or all where none is: what gave nothing was not fast."""
+    return [run for run in runs if run.verdict.equal] or runs
+
+
 def best(runs: Sequence[PeerRun]) -> PeerRun:
     """Return the run with the least CPU time per record: the one the neighbours disturbed least."""
-    return max(runs, key=lambda run: run.per_cpu_s)
+    return max(rightful(runs), key=lambda run: run.per_cpu_s)
 
 
 def spread(runs: Sequence[PeerRun]) -> str:
     """Return how far the worst run is below the best, of how many."""
-    worst = min(run.per_cpu_s for run in runs)
-    return f"-{1 - worst / best(runs).per_cpu_s:.0%} of {len(runs)}" if len(runs) > 1 else "one run"
+    counted = rightful(runs)
+    worst = min(run.per_cpu_s for run in counted)
+    return f"-{1 - worst / best(runs).per_cpu_s:.0%} of {len(counted)}" if len(counted) > 1 else "one run"
 
 
 def verdict(runs: Sequence[PeerRun]) -> str:
@@ -72,7 +78,7 @@ def _table(job: str, title: str, runs: Sequence[PeerRun], failures: Mapping[str,
     for name, found in sorted(by_peer.items(), key=lambda entry: -best(entry[1]).per_cpu_s):
         run = best(found)
         table.add_row(
-            name, f"{run.records:,}", f"{run.results:,}", count(max(r.per_s for r in found)), count(run.per_cpu_s),
+            name, f"{run.records:,}", f"{run.results:,}", count(max(r.per_s for r in rightful(found))), count(run.per_cpu_s),
             spread(found), count(1e6 / run.per_cpu_s), f"{max(r.peak_rss_bytes for r in found) / 1e6:.0f}",
             f"{median(r.broker_cpu_s / r.wall_s for r in found):.0%}",
             f"{median(r.others_cpu_s / r.wall_s for r in found):.0%}",

@@ -23,7 +23,7 @@ from bench.peers.measure import PeerRun
 from bench.peers.oracle import Verdict, address, expect, judge
 from bench.peers.outputs import faust_table, flowstream_pairs, plain
 from bench.peers.pairing import Windows
-from bench.peers.report import show, verdict, write
+from bench.peers.report import best, show, spread, verdict, write
 from flowstream.batch import FlowBatch
 from flowstream.decode import Payloads, decode
 from flowstream.features import DEFAULT_FEATURES, feature_matrix
@@ -188,6 +188,14 @@ def test_one_wrong_run_is_told_among_right_ones() -> None:
     assert verdict([run(), run()]) == "equal"
     assert verdict([run(), wrong]) == "3 missing, 1 different of 10 in 1 of 2 runs"
     assert verdict([wrong]) == "3 missing, 1 different of 10"
+
+
+def test_a_run_that_gave_nothing_was_not_the_fastest() -> None:
+    wrong = run(verdict=Verdict(10, 10, 0, 0, 0), cpu_s=0.01)
+    right = [run(cpu_s=3.0), run(cpu_s=2.0)]
+    assert best([*right, wrong]) is right[1]
+    assert spread([*right, wrong]) == "-33% of 2"
+    assert best([wrong]) is wrong
 
 
 def test_the_table_and_the_file_show_rates_verdicts_and_what_could_not_be_measured(tmp_path: Path) -> None:
