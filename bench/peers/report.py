@@ -78,7 +78,8 @@ def _table(job: str, title: str, runs: Sequence[PeerRun], failures: Mapping[str,
     for name, found in sorted(by_peer.items(), key=lambda entry: -best(entry[1]).per_cpu_s):
         run = best(found)
         table.add_row(
-            name, f"{run.records:,}", f"{run.results:,}", count(max(r.per_s for r in rightful(found))), count(run.per_cpu_s),
+            name, f"{run.records:,}", f"{run.results:,}", count(max(r.per_s for r in rightful(found))),
+            count(run.per_cpu_s),
             spread(found), count(1e6 / run.per_cpu_s), f"{max(r.peak_rss_bytes for r in found) / 1e6:.0f}",
             f"{median(r.broker_cpu_s / r.wall_s for r in found):.0%}",
             f"{median(r.others_cpu_s / r.wall_s for r in found):.0%}",
