@@ -16,6 +16,7 @@ from flowstream import __version__
 from flowstream.console import FlowstreamGroup, err, out, progress_bar, run, settings_option
 from flowstream.decode import DECODERS
 from flowstream.errors import SettingsError
+from flowstream.inventory_commands import links, topology
 from flowstream.settings import load
 from flowstream.topics import name, specs, stream_of
 
@@ -179,29 +180,6 @@ def send(
     out.print(f"{sent:,} messages ({recording.wire_format}) sent to {chosen}", highlight=False)
 
 
-@main.group()
-def links() -> None:
-    """Link capacities: which share of a link a flow takes."""
-
-
-@links.command("load")
-@click.argument("path", type=click.Path(path_type=Path))
-@settings_option
-def links_load(path: Path, settings_file: Path | None) -> None:
-    """Publish a CSV (exporter,if_index,name,speed_bps[,edge]) to the compacted links topic.
-
-    \b
-    Example: flowstream links load links.csv
-    """
-    from agents.send import send_links
-    from flowstream.links import LinkTable
-
-    settings = load(settings_file)
-    table = LinkTable.from_path(path)
-    run(send_links(settings, table))
-    out.print(f"{len(table):,} links published to {name(settings, 'links')}", highlight=False)
-
-
 @main.command()
 @click.option("--agents", "chosen", default="ingest,analyses", show_default=True, help="Which agents to run.")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Web port (default: web.port).")
@@ -294,6 +272,9 @@ def demo(seconds: int) -> None:
 
     run_demo(out, seconds)
 
+
+main.add_command(links)
+main.add_command(topology)
 
 if __name__ == "__main__":
     main()

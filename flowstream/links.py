@@ -7,8 +7,6 @@ of the same rows (schema ``links.v1``), keyed ``exporter|if_index``. A table nev
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream import csv_rows
 from flowstream.batch import Array, address_text, address_words
 from flowstream.errors import SettingsError
 
 REQUIRED = ("exporter", "if_index", "name", "speed_bps")
-OPTIONAL = ("edge",)
+OPTIONAL = ("edge", "node", "lag")
 EDGE_UNKNOWN, EDGE_NO, EDGE_YES = -1, 0, 1
 
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
@@ -38,6 +37,8 @@ class _Link(NamedTuple):
     name: str
     speed_bps: int
     edge: int
+    node: str
+    lag: int  # if_index of the bundle it is a member of; 0: none
 
     @property
     def key(self) -> tuple[int, int, int]:
@@ -88,45 +89,22 @@ class LinkTable:
     @classmethod
     def from_csv(cls, text: str, source: str = "links") -> LinkTable:
         """Read CSV text with a header line; SettingsError names ``source``, line, column, value and fix."""
-        reader = csv.reader(io.StringIO(text.removeprefix("\ufeff")), strict=True)
         links: dict[tuple[int, int, int], _Link] = {}
         lines: dict[tuple[int, int, int], int] = {}
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(header, source)
-            for cells in reader:
-                where = f"{source}, line {reader.line_num}"
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    raise SettingsError(
-                        f"{where}: {len(cells)} columns where the header has {len(header)}; "
-                        "give every column, quoting names that hold a comma"
-                    )
-                row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
-                link = _parse(row, where)
-                if link.key in lines:
-                    raise SettingsError(
-                        f"{where}, column if_index: {link.if_index} of exporter {row['exporter']} "
-                        f"is already on line {lines[link.key]}; keep one of the two"
-                    )
-                links[link.key], lines[link.key] = link, reader.line_num
-        except csv.Error as error:
-            raise SettingsError(
-                f"{source}, line {reader.line_num}: not CSV ({error}); check the quotes of that line"
-            ) from error
+        for line, row in csv_rows.rows(text, source, REQUIRED, OPTIONAL):
+            link = _parse(row, f"{source}, line {line}")
+            if link.key in lines:
+                raise SettingsError(
+                    f"{source}, line {line}, column if_index: {link.if_index} of exporter {row['exporter']} "
+                    f"is already on line {lines[link.key]}; keep one of the two"
+                )
+            links[link.key], lines[link.key] = link, line
         return cls(links.values())
 
     @classmethod
     def from_path(cls, path: Path) -> LinkTable:
         """Read a CSV file in UTF-8; SettingsError also where it cannot be read."""
-        try:
-            text = path.read_text("utf-8")
-        except OSError as error:
-            raise SettingsError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-        except UnicodeDecodeError as error:
-            raise SettingsError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-        return cls.from_csv(text, str(path))
+        return cls.from_csv(csv_rows.read_text(path), str(path))
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> LinkTable:
@@ -151,6 +129,8 @@ class LinkTable:
                 "name": link.name,
                 "speed_bps": link.speed_bps,
                 "edge": None if link.edge == EDGE_UNKNOWN else link.edge == EDGE_YES,
+                "node": link.node,
+                "lag": link.lag or None,
             }
             for link in self._links
         ]
@@ -186,22 +166,6 @@ def _hash(words: Array, if_index: Array, salt: int) -> NDArray[np.uint64]:
     return mixed
 
 
-def _check_header(header: Sequence[str], source: str) -> None:
-    known = (*REQUIRED, *OPTIONAL)
-    for name in REQUIRED:
-        if name not in header:
-            raise SettingsError(
-                f"{source}, line 1: column {name} is missing, the header is {','.join(header)!r}; "
-                f"begin the file with {','.join(known)}"
-            )
-    for place, name in enumerate(header):
-        if name not in known or name in header[:place]:
-            raise SettingsError(
-                f"{source}, line 1, column {place + 1}: {name!r} is unknown or there twice; "
-                f"the columns are {', '.join(known)}"
-            )
-
-
 def _parse(row: Mapping[str, Any], where: str) -> _Link:
     missing = [name for name in REQUIRED if row.get(name) is None]
     if missing:
@@ -221,7 +185,13 @@ def _parse(row: Mapping[str, Any], where: str) -> _Link:
         f"{where}, column speed_bps",
         "bits per second in plain digits, 10 Gb/s is 10000000000",
     )
-    return _Link(high, low, if_index, str(row["name"]), speed_bps, _edge(row.get("edge"), where))
+    lag = row.get("lag") or 0
+    if lag:
+        lag = _whole(lag, (1, 2**32 - 1), f"{where}, column lag", "the ifIndex of the bundle, or leave it empty")
+        if lag == if_index:
+            raise SettingsError(f"{where}, column lag: {lag} is the interface itself; name the bundle's ifIndex")
+    edge, node = _edge(row.get("edge"), where), str(row.get("node") or "")
+    return _Link(high, low, if_index, str(row["name"]), speed_bps, edge, node, lag)
 
 
 def _whole(value: object, bounds: tuple[int, int], where: str, fix: str) -> int:

@@ -51,12 +51,14 @@ def specs(settings: Settings) -> list[TopicSpec]:
     late = {**kept, "max.message.bytes": str(BLOCK_BYTES_MAX)}
     upserted = {**kept, "cleanup.policy": "compact,delete"}
     wide = {**upserted, "max.message.bytes": str(BLOCK_BYTES_MAX)}
+    compacted = {"cleanup.policy": "compact"}
     count = settings.topics.partitions
     made = [
         TopicSpec(name(settings, "flows"), "flow records as columnar blocks", "flow_block", count, flows),
         TopicSpec(name(settings, "dead-letters"), "messages that could not be used", "dead_letter", count, kept),
         TopicSpec(name(settings, "late"), "rows behind the watermark", "flow_block", count, late),
-        TopicSpec(name(settings, "links"), "link capacities", "links", 1, {"cleanup.policy": "compact"}),
+        TopicSpec(name(settings, "links"), "link capacities", "links", 1, compacted),
+        TopicSpec(name(settings, "topology"), "which port is joined to which", "topology", 1, compacted),
     ]  # fmt: skip
     purposes = {
         "distances": "distance summary per source and window",

@@ -24,6 +24,7 @@ from tests.integration.lab import Lab
 
 DATA = Path(__file__).parent.parent / "data"
 CLOS, LINKS = DATA / "clos_60s_goflow2_v2.bin.gz", DATA / "clos_links.csv"
+TOPOLOGY = DATA / "clos_topology.csv"
 MESSAGES = 20_198
 
 
@@ -133,6 +134,32 @@ def test_a_message_larger_than_the_broker_takes_is_refused_in_one_line(lab):
     path.write_bytes(delimited(Random(1).randbytes(3 << 20)))  # which nothing can compress
     said = refusal(lab, "send", path, "--format", "goflow")
     assert said.startswith("a record could not be sent: ")
+
+
+def test_the_inventory_that_is_shown_is_the_one_that_was_loaded_last(lab):
+    lab.prepare()
+    assert output(lab, "topology", "load", TOPOLOGY) == f"12 cables published to {lab.topic('topology')}\n"
+    written = TOPOLOGY.read_text().splitlines()
+    shown = [json.loads(line) for line in output(lab, "topology", "show", "--json").splitlines()]
+    assert [",".join(row.values()) for row in shown] == sorted(written[1:])
+
+    # Two cables change places: both old ones have to go, or two ports have two cables each.
+    crossed = lab.folder / "crossed.csv"
+    crossed.write_text("\n".join([*written[:1], "leaf1,l1s1,spine2,s2l1", "leaf1,l1s2,spine1,s1l1"]))
+    assert output(lab, "topology", "load", crossed).endswith("10 removed\n")
+    shown = [json.loads(line) for line in output(lab, "topology", "show", "--json").splitlines()]
+    assert [(row["node"], row["port"], row["peer"]) for row in shown] == [
+        ("leaf1", "l1s1", "spine2"), ("leaf1", "l1s2", "spine1"),
+    ]  # fmt: skip
+
+    output(lab, "links", "load", LINKS)
+    one = lab.folder / "one.csv"
+    one.write_text("\n".join([*LINKS.read_text().splitlines()[:1], "10.255.0.11,9,l1s1,1000000000,false,leaf1"]))
+    assert "removed" not in output(lab, "links", "load", one)
+    speeds = [json.loads(line)["speed_bps"] for line in output(lab, "links", "show", "--json").splitlines()]
+    assert (len(speeds), sum(speeds)) == (20, 19 * 100_000_000 + 1_000_000_000)
+    assert output(lab, "links", "load", one, "--replace").endswith("19 removed\n")
+    assert len(output(lab, "links", "show", "--json").splitlines()) == 1
 
 
 def test_links_loaded_are_read_back_by_tail_as_they_are_in_the_file(lab):

@@ -19,14 +19,17 @@ HEADER = "exporter,if_index,name,speed_bps,edge\n"
 
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).map(str).filter(lambda text: text != "::")
 records = st.builds(
-    lambda exporter, if_index, name, speed, edge: {
-        "exporter": exporter, "if_index": if_index, "name": name, "speed_bps": speed, "edge": edge,
+    lambda exporter, if_index, name, speed, edge, node, lag: {
+        "exporter": exporter, "if_index": if_index, "name": name, "speed_bps": speed, "edge": edge, "node": node,
+        "lag": None if lag == if_index else lag,
     },
     st.sampled_from(["10.0.0.1", "10.0.0.2", "2001:db8::1", "::1"]) | addresses,
     st.integers(1, 5) | st.integers(1, 2**32 - 1),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=10),
     st.integers(1, 2**63 - 1),
     st.sampled_from([None, True, False]),
+    st.sampled_from(["", "leaf1"]),
+    st.none() | st.integers(1, 2**32 - 1),
 )  # fmt: skip
 tables = st.lists(records, max_size=30, unique_by=lambda r: (address_words(r["exporter"]), r["if_index"]))
 
@@ -99,11 +102,10 @@ def test_every_spelling_of_an_address_has_one_key():
 
 def test_csv_may_leave_edge_out_be_quoted_have_a_mark_blank_lines_and_columns_in_any_order():
     plain = LinkTable.from_csv("exporter,if_index,name,speed_bps\n10.0.0.1,3,x,1000\n")
-    assert plain.to_rows() == [{"exporter": "10.0.0.1", "if_index": 3, "name": "x", "speed_bps": 1000, "edge": None}]
-    odd = '\ufeffspeed_bps, name ,edge,if_index,exporter\r\n\r\n1000,"Ethernet1, up",TRUE,3, 10.0.0.1 \r\n'
-    assert LinkTable.from_csv(odd).to_rows() == [
-        {"exporter": "10.0.0.1", "if_index": 3, "name": "Ethernet1, up", "speed_bps": 1000, "edge": True}
-    ]
+    row = {"exporter": "10.0.0.1", "if_index": 3, "name": "x", "speed_bps": 1000, "edge": None, "node": "", "lag": None}
+    assert plain.to_rows() == [row]
+    odd = '\ufefflag,speed_bps, name ,edge,node,if_index,exporter\r\n\r\n9,1000,"Ethernet1, up",TRUE,a,3, 10.0.0.1 \r\n'
+    assert LinkTable.from_csv(odd).to_rows() == [row | {"name": "Ethernet1, up", "edge": True, "node": "a", "lag": 9}]
 
 
 def test_an_empty_table_knows_nothing():
@@ -182,6 +184,8 @@ def test_a_file_that_cannot_be_read_is_a_settings_error(tmp_path):
         ({"if_index": None}, "if_index"),
         ({"exporter": 167772161}, "exporter"),
         ({"edge": 1.0}, "edge"),
+        ({"lag": 3}, "lag"),
+        ({"lag": "po1"}, "lag"),
     ],
 )
 def test_an_error_in_a_record_names_the_row_and_the_column(wrong, named):
