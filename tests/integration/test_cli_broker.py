@@ -173,6 +173,7 @@ def test_links_loaded_are_read_back_by_tail_as_they_are_in_the_file(lab):
     expected = {
         f"{row['exporter']}|{row['if_index']}": {
             **row, "if_index": int(row["if_index"]), "speed_bps": int(row["speed_bps"]), "edge": row["edge"] == "true",
+            "lag": None,
         }
         for row in (dict(zip(header, cells, strict=True)) for cells in rows)
     }  # fmt: skip

@@ -15,7 +15,8 @@ from flowstream.topology_json import from_json
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 HEADER = ",".join(COLUMNS) + "\n"
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="|", exclude_categories=["Cc", "Zs", "Zl", "Zp"]), min_size=1, max_size=6)  # fmt: skip
+LETTERS = st.characters(codec="utf-8", exclude_characters="|", exclude_categories=["Cc", "Zs", "Zl", "Zp"])
+NAMES = st.text(LETTERS, min_size=1, max_size=6)
 
 
 @st.composite
