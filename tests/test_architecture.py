@@ -30,7 +30,7 @@ LADDER = (
     "blocks normalise recordings",
     "ingest panes",
     "analysis",
-    "rank_kernels features elephant_state",
+    "counting rank_kernels features elephant_state",
     "distance_kernels cusum pair_encoding",
     "summaries elephant_events",
     "distance_encoding pairs",
