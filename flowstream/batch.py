@@ -1,6 +1,6 @@
-"""FlowBatch: many flow records as columns, one numpy array each.
+"""FlowBatch: many flow records as columns, one numpy array each (``flowstream/columns.py``).
 
-Rule 1: nothing past ``decode/`` sees a wire message, and nothing here works row by row.
+Rule 1: nothing past ``decode/`` sees a wire message.
 Rule 2: an address is two ``uint64`` (high, low) of its 16 bytes in network order, IPv4 mapped into
         ``::ffff:0:0/96``, so that both families are one code path and compare in address order.
 Rule 3: units are in the names: ``_ns`` nanoseconds since the Unix epoch (UTC). ``bytes`` and ``packets``
@@ -10,20 +10,15 @@ Rule 3: units are in the names: ``_ns`` nanoseconds since the Unix epoch (UTC). 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import IntEnum, IntFlag
-from functools import partial
-from itertools import pairwise
-from operator import is_
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flowstream.ordering import time_order
+from flowstream.columns import Array, Column, ColumnBatch
 
-Array = NDArray[Any]  # a column: its type is in COLUMNS
+__all__ = ["COLUMNS", "Array", "Column", "FlowBatch", "FlowType", "Quality"]
 
 V4_MAPPED = 0xFFFF_0000_0000  # the low word of ::ffff:0:0/96, above the 32 address bits
 
@@ -48,15 +43,6 @@ class Quality(IntFlag):
     OUT_IF_PSEUDO = 8
     ZERO_BYTES = 16  # the record counts no bytes
     LATE = 32  # behind its source partition's watermark: published as late, in no window
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column: its type, how many numbers wide a row is, and what it means."""
-
-    dtype: str
-    meaning: str
-    width: int = 1
 
 
 COLUMNS: Mapping[str, Column] = {
@@ -89,152 +75,11 @@ COLUMNS: Mapping[str, Column] = {
 }
 
 
-def _shape(name: str, rows: int) -> tuple[int, ...]:
-    width = COLUMNS[name].width
-    return (rows,) if width == 1 else (rows, width)
+class FlowBatch(ColumnBatch):
+    """Rows of flow records, column by column."""
 
-
-def _checked(rows: int, columns: Mapping[str, Array]) -> dict[str, Array]:
-    unknown = set(columns) - set(COLUMNS)
-    if unknown:
-        raise ValueError(f"unknown columns {sorted(unknown)}")
-    cast: dict[str, Array] = {}
-    for name, column in columns.items():
-        array = np.ascontiguousarray(column, dtype=COLUMNS[name].dtype)
-        if array.shape != _shape(name, rows):
-            raise ValueError(f"column {name} has shape {array.shape}, not {_shape(name, rows)}")
-        cast[name] = array
-    return cast
-
-
-class FlowBatch:
-    """Rows of flow records, column by column. Columns are attributes; every one has ``len(batch)`` rows.
-
-    A batch may have a ``source`` that makes a column when it is first asked for: an analysis that looks at
-    five columns then pays for five, all the way from the block they came in.
-    """
-
-    __slots__ = ("_columns", "_rows", "_source", "_unsorted")
-
-    def __init__(
-        self,
-        columns: dict[str, Array],
-        rows: int | None = None,
-        source: Callable[[str], Array] | None = None,
-        unsorted: FlowBatch | None = None,
-    ) -> None:
-        self._columns = columns
-        self._rows = len(columns["time_ns"]) if rows is None else rows
-        self._source = source
-        self._unsorted = unsorted
-
-    def __getattr__(self, name: str) -> Array:
-        if name not in COLUMNS:
-            raise AttributeError(name)
-        return self.column(name)
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def __repr__(self) -> str:
-        return f"FlowBatch({len(self)} rows)"
-
-    def column(self, name: str) -> Array:
-        """Return a column by name, and keep it."""
-        if name not in self._columns:
-            self._columns[name] = self.peek(name)
-        return self._columns[name]
-
-    @property
-    def is_lazy(self) -> bool:
-        """Whether columns may still have to be made."""
-        return self._source is not None
-
-    def peek(self, name: str) -> Array:
-        """Return a column without keeping it: for batches made from this one, which keep what is theirs."""
-        if name in self._columns or self._source is None:
-            return self._columns[name]
-        return self._source(name)
-
-    @property
-    def columns(self) -> Mapping[str, Array]:
-        """All columns by name, in the order of ``COLUMNS``."""
-        return {name: self.column(name) for name in COLUMNS}
-
-    @classmethod
-    def zeros(cls, rows: int) -> FlowBatch:
-        """Return a batch of ``rows`` rows with every column zero, to be filled in."""
-        return cls({name: np.zeros(_shape(name, rows), c.dtype) for name, c in COLUMNS.items()})
-
-    @classmethod
-    def of(cls, rows: int, columns: Mapping[str, Array]) -> FlowBatch:
-        """Build a batch from some columns, cast to their types; the others are zero.
-
-        Raises ValueError where a column is unknown or has another shape.
-        """
-        given = _checked(rows, columns)
-        return cls({n: given[n] if n in given else np.zeros(_shape(n, rows), c.dtype) for n, c in COLUMNS.items()})
-
-    @classmethod
-    def concat(cls, batches: Iterable[FlowBatch]) -> FlowBatch:
-        """Join batches end to end."""
-        parts = [b for b in batches if len(b)]
-        if len(parts) == 1:
-            return parts[0]
-        if not parts:
-            return cls.zeros(0)
-        if any(p.is_lazy for p in parts):
-            rows, inner = sum(map(len, parts)), [p.in_any_order for p in parts]
-            unsorted = None if all(map(is_, inner, parts)) else cls.concat(inner)
-            return cls({}, rows, lambda name: np.concatenate([p.peek(name) for p in parts]), unsorted)
-        return cls({name: np.concatenate([p.column(name) for p in parts]) for name in COLUMNS})
-
-    def take(self, index: Array | slice) -> FlowBatch:
-        """Select rows by position, by mask, or by slice (a slice copies nothing)."""
-        if self._source is None:
-            return FlowBatch({name: column[index] for name, column in self._columns.items()})
-        rows = len(self.peek("time_ns")[index])
-        return FlowBatch({}, rows, lambda name: self.peek(name)[index])
-
-    def split(self, cuts: Sequence[int]) -> list[FlowBatch]:
-        """Return the rows between cuts that follow each other; a column is made once for all of them."""
-        parts = list(pairwise(cuts))
-        if self._source is None:
-            return [self.take(slice(a, b)) for a, b in parts]
-        return [FlowBatch({}, b - a, partial(self._part, slice(a, b))) for a, b in parts]
-
-    def _part(self, rows: slice, name: str) -> Array:
-        return self.column(name)[rows]
-
-    def replace(self, **columns: Array) -> FlowBatch:
-        """Return the same rows with some columns replaced."""
-        return FlowBatch({**self._columns, **_checked(len(self), columns)}, self._rows, self._source)
-
-    def in_time_order(self) -> FlowBatch:
-        """Sort by (event time, source partition, source offset, row in message): one order for one set."""
-        return FlowBatch({}, len(self), _InTimeOrder(self), self)
-
-    @property
-    def in_any_order(self) -> FlowBatch:
-        """The same rows in whatever order costs nothing: for what does not depend on it, such as a sum."""
-        return self if self._unsorted is None else self._unsorted
-
-
-class _InTimeOrder:
-    """Makes the columns of a batch in time order; the order is made with the first of them."""
-
-    def __init__(self, batch: FlowBatch) -> None:
-        self._batch = batch
-        self._order: NDArray[np.int64] | slice | None = None
-
-    def __call__(self, name: str) -> Array:
-        if self._order is None:
-            self._order = self._ordered()
-        ordered: Array = self._batch.peek(name)[self._order]
-        return ordered
-
-    def _ordered(self) -> NDArray[np.int64] | slice:
-        return time_order(*map(self._batch.peek, ("time_ns", "origin_id", "origin_offset", "origin_row")))
+    LAYOUT = COLUMNS
+    __slots__ = ()
 
 
 def address_words(text: str) -> tuple[int, int]:

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LADDER = (
     "errors bare_kernel",
     "ordering",
-    "batch byte_column",
+    "columns byte_column",
+    "batch",
     "schemas csv_rows",
     "operators topology",
     "topology_json grouping histogram pair_kernels selection_kernels text_kernels estimate links windows",

@@ -1,0 +1,184 @@
+"""Batches of rows as columns, one numpy array each: what ``FlowBatch`` and other batches of rows have in common.
+
+Rule 1: nothing here works row by row.
+Rule 2: the columns of a kind of batch are its ``LAYOUT``. Four are in each: ``time_ns``, the event time, and
+        ``origin_id``, ``origin_offset``, ``origin_row``, where the row came from; together they order rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from operator import is_
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flowstream.ordering import time_order
+
+Array = NDArray[Any]  # a column: its type is in the layout
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its type, how many numbers wide a row is, and what it means."""
+
+    dtype: str
+    meaning: str
+    width: int = 1
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """Return the shape of its array."""
+        return (rows,) if self.width == 1 else (rows, self.width)
+
+    def zeros(self, rows: int) -> Array:
+        """Return it with every number zero."""
+        return np.zeros(self.shape(rows), self.dtype)
+
+
+class ColumnBatch:
+    """Rows, column by column. Columns are attributes; every one has ``len(batch)`` rows.
+
+    A batch may have a ``source`` that makes a column when it is first asked for: an analysis that looks at
+    five columns then pays for five, all the way from the block they came in.
+    """
+
+    LAYOUT: ClassVar[Mapping[str, Column]] = {}
+
+    __slots__ = ("_columns", "_rows", "_source", "_unsorted")
+
+    def __init__(
+        self,
+        columns: dict[str, Array],
+        rows: int | None = None,
+        source: Callable[[str], Array] | None = None,
+        unsorted: Self | None = None,
+    ) -> None:
+        self._columns = columns
+        self._rows = len(columns["time_ns"]) if rows is None else rows
+        self._source = source
+        self._unsorted = unsorted
+
+    def __getattr__(self, name: str) -> Array:
+        if name not in self.LAYOUT:
+            raise AttributeError(name)
+        return self.column(name)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} rows)"
+
+    def column(self, name: str) -> Array:
+        """Return a column by name, and keep it."""
+        if name not in self._columns:
+            self._columns[name] = self.peek(name)
+        return self._columns[name]
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether columns may still have to be made."""
+        return self._source is not None
+
+    def peek(self, name: str) -> Array:
+        """Return a column without keeping it: for batches made from this one, which keep what is theirs."""
+        if name in self._columns or self._source is None:
+            return self._columns[name]
+        return self._source(name)
+
+    @property
+    def columns(self) -> Mapping[str, Array]:
+        """All columns by name, in the order of the layout."""
+        return {name: self.column(name) for name in self.LAYOUT}
+
+    @classmethod
+    def zeros(cls, rows: int) -> Self:
+        """Return a batch of ``rows`` rows with every column zero, to be filled in."""
+        return cls({name: c.zeros(rows) for name, c in cls.LAYOUT.items()}, rows)
+
+    @classmethod
+    def of(cls, rows: int, columns: Mapping[str, Array]) -> Self:
+        """Build a batch from some columns, cast to their types; the others are zero.
+
+        Raises ValueError where a column is unknown or has another shape.
+        """
+        given = cls._checked(rows, columns)
+        return cls({name: given[name] if name in given else c.zeros(rows) for name, c in cls.LAYOUT.items()}, rows)
+
+    @classmethod
+    def concat(cls, batches: Iterable[Self]) -> Self:
+        """Join batches end to end."""
+        parts = [b for b in batches if len(b)]
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls.zeros(0)
+        if any(p.is_lazy for p in parts):
+            rows, inner = sum(map(len, parts)), [p.in_any_order for p in parts]
+            unsorted = None if all(map(is_, inner, parts)) else cls.concat(inner)
+            return cls({}, rows, lambda name: np.concatenate([p.peek(name) for p in parts]), unsorted)
+        return cls({name: np.concatenate([p.column(name) for p in parts]) for name in cls.LAYOUT})
+
+    def take(self, index: Array | slice) -> Self:
+        """Select rows by position, by mask, or by slice (a slice copies nothing)."""
+        if self._source is None:
+            return type(self)({name: column[index] for name, column in self._columns.items()})
+        rows = len(self.peek("time_ns")[index])
+        return type(self)({}, rows, lambda name: self.peek(name)[index])
+
+    def split(self, cuts: Sequence[int]) -> list[Self]:
+        """Return the rows between cuts that follow each other; a column is made once for all of them."""
+        parts = list(pairwise(cuts))
+        if self._source is None:
+            return [self.take(slice(a, b)) for a, b in parts]
+        return [type(self)({}, b - a, partial(self._part, slice(a, b))) for a, b in parts]
+
+    def _part(self, rows: slice, name: str) -> Array:
+        return self.column(name)[rows]
+
+    def replace(self, **columns: Array) -> Self:
+        """Return the same rows with some columns replaced."""
+        return type(self)({**self._columns, **self._checked(len(self), columns)}, self._rows, self._source)
+
+    def in_time_order(self) -> Self:
+        """Sort by (event time, source partition, source offset, row in message): one order for one set."""
+        return type(self)({}, len(self), _InTimeOrder(self), self)
+
+    @property
+    def in_any_order(self) -> Self:
+        """The same rows in whatever order costs nothing: for what does not depend on it, such as a sum."""
+        return self if self._unsorted is None else self._unsorted
+
+    @classmethod
+    def _checked(cls, rows: int, columns: Mapping[str, Array]) -> dict[str, Array]:
+        unknown = set(columns) - set(cls.LAYOUT)
+        if unknown:
+            raise ValueError(f"unknown columns {sorted(unknown)}")
+        cast: dict[str, Array] = {}
+        for name, column in columns.items():
+            array = np.ascontiguousarray(column, dtype=cls.LAYOUT[name].dtype)
+            if array.shape != cls.LAYOUT[name].shape(rows):
+                raise ValueError(f"column {name} has shape {array.shape}, not {cls.LAYOUT[name].shape(rows)}")
+            cast[name] = array
+        return cast
+
+
+class _InTimeOrder:
+    """Makes the columns of a batch in time order; the order is made with the first of them."""
+
+    def __init__(self, batch: ColumnBatch) -> None:
+        self._batch = batch
+        self._order: NDArray[np.int64] | slice | None = None
+
+    def __call__(self, name: str) -> Array:
+        if self._order is None:
+            self._order = self._ordered()
+        ordered: Array = self._batch.peek(name)[self._order]
+        return ordered
+
+    def _ordered(self) -> NDArray[np.int64] | slice:
+        return time_order(*map(self._batch.peek, ("time_ns", "origin_id", "origin_offset", "origin_row")))
