@@ -37,7 +37,7 @@ class Topology:
 
     def __init__(self, cables: Iterable[tuple[Port, Port]] = ()) -> None:
         # A cable has no direction: the end that sorts first is its first.
-        self._cables = tuple(sorted((min(ends), max(ends)) for ends in cables))
+        self._cables = tuple((min(ends), max(ends)) for ends in cables)
         self._peers = {end: other for a, b in self._cables for end, other in ((a, b), (b, a)) if end.is_named}
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Topology:
     def to_rows(self) -> list[dict[str, str]]:
         """Return it as ``topology.v1`` records, in order, each cable once."""
         # A host's end goes last: the key of a cable is that of a port with a name.
-        ends = ((a, b) if a.is_named else (b, a) for a, b in self._cables)
+        ends = sorted((a, b) if a.is_named else (b, a) for a, b in self._cables)
         return [{"node": a.node, "port": a.name, "peer": b.node, "peer_port": b.name} for a, b in ends]
 
 

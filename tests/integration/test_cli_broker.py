@@ -181,7 +181,8 @@ def test_links_loaded_are_read_back_by_tail_as_they_are_in_the_file(lab):
     assert {one["key"]: one["value"] for one in read} == expected
     assert len(read) == 2 * len(expected)
     line = output(lab, "tail", topic, "--from-beginning", "--limit", "1")
-    assert line == "10.255.0.11|9  exporter=10.255.0.11 if_index=9 name=l1s1 speed_bps=100000000 edge=False\n"
+    what = "if_index=9 name=l1s1 speed_bps=100000000 edge=False node=leaf1 lag=None"
+    assert line == f"10.255.0.11|9  exporter=10.255.0.11 {what}\n"
 
 
 def test_tail_says_what_every_record_is_good_or_bad(lab):
