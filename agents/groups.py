@@ -8,12 +8,11 @@ without any. The requests are therefore built here, out of aiokafka's protocol c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupIdNotFound,
@@ -33,8 +32,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 
-from agents.admin import admin_client, unreachable
-from agents.client import client_options
+from agents.admin import admin_client
+from agents.log_reader import reader
 from flowstream.errors import BrokerError
 from flowstream.settings import Settings
 
@@ -172,38 +171,6 @@ async def delete_topics(settings: Settings, topics: Collection[str]) -> list[str
                 return present
             await asyncio.sleep(RETRY_S)
     raise BrokerError(f"the broker still shows deleted topics after {ANSWERED_WITHIN_S:g} s: {', '.join(present)}")
-
-
-@asynccontextmanager
-async def reader(settings: Settings, topics: Iterable[str]) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
-    """Connect a consumer without a group; give it and all partitions of the topics, none of them assigned.
-
-    It sees what is committed: its end of a partition is the last stable offset. Raises BrokerError where the broker or
-    a topic is not there; no topic is made by asking.
-    """
-    consumer = None
-    try:
-        consumer = AIOKafkaConsumer(
-            **client_options(settings.kafka), enable_auto_commit=False, fetch_max_wait_ms=200,
-            isolation_level="read_committed",
-        )  # fmt: skip
-        await consumer.start()
-    except (KafkaError, OSError, ValueError) as error:
-        if consumer is not None:
-            await consumer.stop()
-        raise unreachable(settings, error) from error
-    try:
-        there = await consumer.topics()
-        found = []
-        for topic in sorted(set(topics)):
-            if topic not in there:
-                raise BrokerError(f"topic {topic}: there is none; flowstream topics shows those there are")
-            # What partitions_for_topic knows is empty before.
-            count = await consumer._client._wait_on_metadata(topic)  # noqa: SLF001
-            found += [TopicPartition(topic, p) for p in sorted(count)]
-        yield consumer, found
-    finally:
-        await consumer.stop()
 
 
 async def start_offsets(settings: Settings, topics: Iterable[str]) -> dict[TopicPartition, int]:

@@ -1,0 +1,319 @@
+"""Back-testing: two topics of one result stream, key by key.
+
+    records -> last value per key (Fold) -> appeared, vanished, changed, unchanged (Difference) -> by how much
+
+What counts is the last value of each key in its partition, as in a compacted topic; a record without a value takes
+its key away. A fold keeps a digest of the value and where it is, so that a million keys fit in memory and equal bytes
+are never decoded. Whatever is said holds for a span of event time, which keys of result streams begin with.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from math import inf, isinf, isnan
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flowstream.errors import FlowstreamError
+
+_DIGEST_BYTES = 16
+_OFFSET_BYTES = 8
+_DEPTH_MAX = 16
+_TIME_DIGITS_MAX = 20
+#: What a decoder says of bytes that it cannot read, in place of fields.
+_UNDECODABLE = "undecodable"
+
+
+class CompareError(FlowstreamError):
+    """The two topics cannot be compared."""
+
+
+class Span(NamedTuple):
+    """A span of event time, ``[start_ns, end_ns)``."""
+
+    start_ns: int
+    end_ns: int
+
+
+class Subject(NamedTuple):
+    """A key of a partition: what has one value at a time."""
+
+    key: bytes
+    partition: int
+
+    @property
+    def text(self) -> str:
+        """The key as text."""
+        return self.key.decode("utf-8", "replace")
+
+
+class Found(NamedTuple):
+    """A subject with a value in both topics, and the offsets of the two."""
+
+    subject: Subject
+    offset_a: int
+    offset_b: int
+
+
+class Fold:
+    """The last value of each key of a topic, as a digest and an offset."""
+
+    def __init__(self, topic: str, partitions: int) -> None:
+        self.topic = topic
+        self.records = 0
+        self._last: list[dict[bytes, bytes]] = [{} for _ in range(partitions)]
+
+    @property
+    def partitions(self) -> int:
+        """Return how many partitions the topic has."""
+        return len(self._last)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._last))
+
+    def take(self, partition: int, offset: int, key: bytes | None, value: bytes | None) -> None:
+        """Take in the next record of a partition; CompareError where its key does not begin with an event time."""
+        self.records += 1
+        head = b"" if key is None else key.partition(b"|")[0]
+        if key is None or not (head.isdigit() and len(head) < _TIME_DIGITS_MAX):
+            raise CompareError(
+                f"{self.topic}: the record at offset {offset} of partition {partition} is no result (its key "
+                f"{key!r:.60} does not begin with a time); compare two result topics"
+            )
+        if value is None:
+            self._last[partition].pop(key, None)
+        else:
+            digest = blake2b(value, digest_size=_DIGEST_BYTES).digest()
+            self._last[partition][key] = digest + offset.to_bytes(_OFFSET_BYTES, "big")
+
+    @property
+    def covers(self) -> Span | None:
+        """The span from the first time of a key to just behind the last; None without a key."""
+        times = [time_ns(key) for last in self._last for key in last]
+        return Span(min(times), max(times) + 1) if times else None
+
+    def last(self, partition: int) -> Mapping[bytes, bytes]:
+        """Return, for each key of a partition, the digest of its value followed by the offset."""
+        return self._last[partition]
+
+
+def time_ns(key: bytes) -> int:
+    """Return the event time that the key of a result begins with: the start of its window, or its own."""
+    return int(key.partition(b"|")[0])
+
+
+def overlap(a: Fold, b: Fold) -> Span:
+    """Return the span of event time that both folds cover; CompareError where there is none."""
+    one, other = a.covers, b.covers
+    if one is None and other is None:
+        return Span(0, 0)
+    if one is not None and other is not None:
+        span = Span(max(one.start_ns, other.start_ns), min(one.end_ns, other.end_ns))
+        if span.start_ns < span.end_ns:
+            return span
+    said = [f"{f.topic} has {'no results' if c is None else f'{c[0]} to {c[1]}'}" for f, c in ((a, one), (b, other))]
+    raise CompareError(f"no event time that both topics cover ({'; '.join(said)}); name one with --from and --to")
+
+
+@dataclass(slots=True)
+class Difference:
+    """What became of each key from topic A to topic B, within a span; in the order of the keys."""
+
+    span: Span
+    appeared: list[tuple[Subject, int]] = field(default_factory=list)  # with the offset of its value
+    vanished: list[tuple[Subject, int]] = field(default_factory=list)
+    changed: list[Found] = field(default_factory=list)  # other bytes
+    unchanged: int = 0
+    outside_a: int = 0  # keys beyond the span, which are not looked at
+    outside_b: int = 0
+
+
+def require_comparable(a: Fold, b: Fold) -> None:
+    """Raise CompareError where the partitions of two topics cannot be put side by side."""
+    if a.partitions != b.partitions:
+        raise CompareError(
+            f"{a.topic} has {a.partitions} partitions and {b.topic} {b.partitions}: results belong to the partition of "
+            f"their source, so only topics with equally many can be compared"
+        )
+
+
+def difference(a: Fold, b: Fold, span: Span) -> Difference:
+    """Compare two folds with equally many partitions within a span."""
+    found = Difference(span)
+    for partition in range(a.partitions):
+        before, after = a.last(partition), b.last(partition)
+        for key, was in before.items():
+            now = after.get(key)
+            if not span.start_ns <= time_ns(key) < span.end_ns:
+                found.outside_a += 1
+            elif now is None:
+                found.vanished.append((Subject(key, partition), _offset(was)))
+            elif was[:_DIGEST_BYTES] == now[:_DIGEST_BYTES]:
+                found.unchanged += 1
+            else:
+                found.changed.append(Found(Subject(key, partition), _offset(was), _offset(now)))
+        for key, now in after.items():
+            if not span.start_ns <= time_ns(key) < span.end_ns:
+                found.outside_b += 1
+            elif key not in before:
+                found.appeared.append((Subject(key, partition), _offset(now)))
+    for part in (found.appeared, found.vanished, found.changed):
+        part.sort()
+    return found
+
+
+def _offset(last: bytes) -> int:
+    return int.from_bytes(last[_DIGEST_BYTES:], "big")
+
+
+class FieldChange(NamedTuple):
+    """How a field changed over all keys: of each key counts its largest relative change, ``|b - a| / |a|``."""
+
+    name: str
+    keys: int  # in which it changed
+    median: float | None  # None: not a number, in none of them
+    largest: float | None  # inf: from 0, or out of range
+
+
+class FieldChanges:
+    """Gathers which fields changed, over many keys."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, int] = {}
+        self._relative: dict[str, array[float]] = {}
+
+    def add(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float | None]:
+        """Take in a key's two values, decoded; return the fields that changed, each with its relative change.
+
+        {} where both say the same in other bytes. What cannot be decoded differs from everything.
+        """
+        largest: dict[str, float | None] = {}
+        for name, relative in changes(before, after):
+            known = largest.get(name)
+            largest[name] = relative if known is None else known if relative is None else max(known, relative)
+        if _UNDECODABLE in before or _UNDECODABLE in after:
+            largest = {_UNDECODABLE: None}
+        for name, relative in largest.items():
+            self._keys[name] = self._keys.get(name, 0) + 1
+            if relative is not None:
+                self._relative.setdefault(name, array("d")).append(relative)
+        return largest
+
+    def __iter__(self) -> Iterator[FieldChange]:
+        """Yield the fields, those that changed in most keys first."""
+        for name in sorted(self._keys, key=lambda n: (-self._keys[n], n)):
+            relative = np.frombuffer(self._relative.get(name, array("d")))
+            known = len(relative) > 0
+            yield FieldChange(
+                name, self._keys[name], float(np.median(relative)) if known else None,
+                float(relative.max()) if known else None,
+            )  # fmt: skip
+
+
+def changes(before: Any, after: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, float | None]]:
+    """Yield the fields in which two decoded values differ, with the relative change where both are numbers.
+
+    Rows of a list are put side by side by the texts in them (an address, an id), in their order where those repeat;
+    a row that only one side has is a change of the list. Lists of equally many numbers are compared one by one.
+    """
+    if depth < _DEPTH_MAX and isinstance(before, Mapping) and isinstance(after, Mapping):
+        for inner in dict.fromkeys([*before, *after]):
+            yield from changes(
+                before.get(inner), after.get(inner), f"{name}.{inner}" if name else str(inner), depth + 1
+            )
+    elif depth < _DEPTH_MAX and _are_rows(before) and _are_rows(after):
+        rows, others = _by_name(before), _by_name(after)
+        if rows.keys() != others.keys():
+            yield name, None
+        for which in (w for w in rows if w in others):
+            yield from changes(rows[which], others[which], name, depth + 1)
+    elif _are_numbers(before) and _are_numbers(after) and len(before) == len(after):
+        yield from ((name, _relative(one, other)) for one, other in zip(before, after, strict=True) if one != other)
+    elif _is_number(before) and _is_number(after):
+        if before != after:
+            yield name, _relative(before, after)
+    elif not (_is_nothing(before) and _is_nothing(after)) and before != after:
+        yield name, None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not _is_nothing(value)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Say whether a value is null, as NaN is in JSON."""
+    return value is None or (isinstance(value, float) and isnan(value))
+
+
+def _relative(before: float, after: float) -> float:
+    if before == 0 or isinf(before) or isinf(after):
+        return inf
+    try:
+        return abs(after - before) / abs(before)
+    except OverflowError:  # JSON has integers of any size
+        return inf
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _by_name(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+    named: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    seen: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        texts = tuple(part for part in row.values() if isinstance(part, str))
+        seen[texts] = seen.get(texts, 0) + 1
+        named[texts, seen[texts]] = row
+    return named
+
+
+class Example(NamedTuple):
+    """A key that differs, with what the two topics say of it (None: nothing)."""
+
+    kind: str  # appeared, vanished or changed
+    subject: Subject
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+    fields: dict[str, float | None]  # that changed, with their relative changes
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What ``flowstream compare`` found."""
+
+    a: Fold
+    b: Fold
+    difference: Difference
+    fields: FieldChanges = field(default_factory=FieldChanges)
+    changed: int = 0
+    unchanged: int = 0  # those that say the same in other bytes included
+    gone: int = 0  # of those that changed: values that the brokers deleted before they were read again
+    examples: list[Example] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Whether both topics say the same within the span."""
+        return not (self.changed or self.difference.appeared or self.difference.vanished)
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON; a relative change of inf becomes null there."""
+        found = self.difference
+        return {
+            "topic_a": self.a.topic, "topic_b": self.b.topic, "keys_a": len(self.a), "keys_b": len(self.b),
+            "from_ns": found.span.start_ns, "to_ns": found.span.end_ns,
+            "outside_a": found.outside_a, "outside_b": found.outside_b,
+            "appeared": len(found.appeared), "vanished": len(found.vanished), "changed": self.changed,
+            "unchanged": self.unchanged, "gone": self.gone, "fields": [f._asdict() for f in self.fields],
+            "examples": [
+                {**e._asdict(), "subject": e.subject.text, "partition": e.subject.partition} for e in self.examples
+            ],
+        }  # fmt: skip
