@@ -10,6 +10,7 @@ are never decoded. Whatever is said holds for a span of event time, which keys o
 from __future__ import annotations
 
 from array import array
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -277,7 +278,7 @@ def _by_name(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], Mapping
 
 
 class Example(NamedTuple):
-    """A key that differs, with what the two topics say of it (None: nothing)."""
+    """A key that differs, with what the two topics say of it (None: nothing, or deleted since)."""
 
     kind: str  # appeared, vanished or changed
     subject: Subject
@@ -286,18 +287,54 @@ class Example(NamedTuple):
     fields: dict[str, float | None]  # that changed, with their relative changes
 
 
-@dataclass(slots=True)
 class Comparison:
-    """What ``flowstream compare`` found."""
+    """What ``flowstream compare`` found; complete once ``take`` has seen every key whose bytes changed."""
 
-    a: Fold
-    b: Fold
-    difference: Difference
-    fields: FieldChanges = field(default_factory=FieldChanges)
-    changed: int = 0
-    unchanged: int = 0  # those that say the same in other bytes included
-    gone: int = 0  # of those that changed: values that the brokers deleted before they were read again
-    examples: list[Example] = field(default_factory=list)
+    def __init__(self, a: Fold, b: Fold, found: Difference, limit: int) -> None:
+        self.a = a
+        self.b = b
+        self.difference = found
+        self.limit = limit  # examples of each kind
+        self.fields = FieldChanges()
+        self.changed = 0
+        self.unchanged = found.unchanged  # those that say the same in other bytes will be added
+        self.gone = 0  # of those that changed: a value was deleted before it was read again
+        self._examples: dict[str, list[Example]] = {}
+
+    def to_decode(self, partition: int) -> tuple[list[Found], dict[Subject, int], dict[Subject, int]]:
+        """Return of a partition what changed, and the examples of what vanished and appeared with their offsets."""
+        vanished, appeared = (
+            {subject: at for subject, at in part[: self.limit] if subject.partition == partition}
+            for part in (self.difference.vanished, self.difference.appeared)
+        )
+        return [f for f in self.difference.changed if f.subject.partition == partition], vanished, appeared
+
+    def take(self, subject: Subject, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        """Take in the decoded values of a key whose bytes changed; None for one that is gone."""
+        fields: dict[str, float | None] = {}
+        if before is None or after is None:
+            self.gone += 1
+        else:
+            fields = self.fields.add(before, after)
+            if not fields:
+                self.unchanged += 1
+                return
+        self.changed += 1
+        self.show("changed", subject, before, after, fields)
+
+    def show(
+        self, kind: str, subject: Subject, before: dict[str, Any] | None, after: dict[str, Any] | None,
+        fields: dict[str, float | None] | None = None,
+    ) -> None:  # fmt: skip
+        """Keep an example, if it is among the first ``limit`` of its kind."""
+        kept = self._examples.setdefault(kind, [])
+        insort(kept, Example(kind, subject, before, after, fields or {}), key=lambda e: e.subject)
+        del kept[self.limit :]
+
+    @property
+    def examples(self) -> list[Example]:
+        """The first keys of each kind, in order."""
+        return [example for kind in sorted(self._examples) for example in self._examples[kind]]
 
     @property
     def equal(self) -> bool:
@@ -305,7 +342,7 @@ class Comparison:
         return not (self.changed or self.difference.appeared or self.difference.vanished)
 
     def summary(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON; a relative change of inf becomes null there."""
+        """Return everything as plain values, for JSON (where inf becomes null)."""
         found = self.difference
         return {
             "topic_a": self.a.topic, "topic_b": self.b.topic, "keys_a": len(self.a), "keys_b": len(self.b),
