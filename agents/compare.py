@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -27,15 +27,15 @@ from flowstream.topics import STREAMS
 _TOPIC = re.compile(r"(?:^|\.)([a-z-]+)\.v\d+(?:[.-]|$)")
 
 
-def stream_of_either(topics: Iterable[str]) -> str:
+def stream_of_either(topics: Sequence[str]) -> str:
     """Return which result stream the topics are of; CompareError where they are of none, or of several."""
-    found = {topic: {s for s in _TOPIC.findall(topic) if s in STREAMS} for topic in topics}
-    streams = sorted(set().union(*found.values()))
+    named: list[str] = [stream for topic in topics for stream in _TOPIC.findall(topic)]
+    streams = sorted(set(named) & set(STREAMS))
     if len(streams) > 1:
         raise CompareError(f"these are topics of different streams ({', '.join(streams)}); compare two of the same")
     if not streams:
         raise CompareError(
-            f"neither {' nor '.join(found)} is a result topic by its name; there are those of {', '.join(STREAMS)}"
+            f"neither {' nor '.join(topics)} is a result topic by its name; there are those of {', '.join(STREAMS)}"
         )
     return streams[0]
 
@@ -58,15 +58,13 @@ async def compare_topics(
         raise CompareError(f"{topic_a} is compared with itself; name two topics")
     stream = stream_of_either([topic_a, topic_b])
     async with reader(settings, [topic_a, topic_b]) as (consumer, tps):
-        folds = [Fold(topic, sum(tp.topic == topic for tp in tps)) for topic in (topic_a, topic_b)]
-        require_comparable(*folds)
-        await _fold(consumer, tps, dict(zip((topic_a, topic_b), folds, strict=True)), progress)
-        span = Span(start_ns or 0, (1 << 63) - 1 if end_ns is None else end_ns)
-        if start_ns is None or end_ns is None:
-            both = overlap(*folds)
-            span = Span(both.start_ns if start_ns is None else start_ns, both.end_ns if end_ns is None else end_ns)
-        comparison = Comparison(*folds, await asyncio.to_thread(difference, *folds, span), limit)
-        for partition in range(folds[0].partitions):
+        a, b = (Fold(topic, sum(tp.topic == topic for tp in tps)) for topic in (topic_a, topic_b))
+        require_comparable(a, b)
+        await _fold(consumer, tps, {topic_a: a, topic_b: b}, progress)
+        both = overlap(a, b) if start_ns is None or end_ns is None else Span(start_ns, end_ns)
+        span = Span(both.start_ns if start_ns is None else start_ns, both.end_ns if end_ns is None else end_ns)
+        comparison = Comparison(a, b, await asyncio.to_thread(difference, a, b, span), limit)
+        for partition in range(a.partitions):
             await _look(consumer, comparison, partition, stream)
     return comparison
 
