@@ -105,10 +105,9 @@ def test_the_same_flows_log_gives_the_same_bytes_whoever_reads_it_and_whoever_is
     # A fetch is cut at 4 KiB in one run and at 2 MiB in the other; whoever is killed has read, said and not committed.
     first = faulty.worker("analyses", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="4096", **ANALYSES)
     wait_for(lambda: first.metric("results_sent_total") > 20, "results of the worker that is to be killed")
-    second = faulty.worker("analyses", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="30000", **ANALYSES)
+    faulty.worker("analyses", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="30000", **ANALYSES)
     copy(faulty, log[len(log) // 2 :])
     first.kill()
-    wait_for(lambda: second.assigned() == 4, "the survivor to have everything")
     for run, what in ((lab, "the undisturbed run"), (faulty, "the run with a kill")):
         wait_for(lambda run=run: from_kafka(run) == expected, f"{what} to say what the library says", 60)
 
