@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The ladder of the library. A module imports only from rungs above its own; a new module needs its place here.
 LADDER = (
     "errors bare_kernel",
-    "ordering",
+    "ordering log_kernel",
     "columns byte_column",
     "batch",
     "schemas csv_rows",
@@ -37,13 +37,15 @@ LADDER = (
     "distance_encoding pairs",
     "distances elephants quality",
     "sources",
-    "results render",
+    "results render field_changes",
+    "compare",
     "setting_tables metrics kernel_cache",
     "settings",
     "topics pipeline",
     "analyze warmup",
     "console",
     "inventory_commands",
+    "log_commands",
     "cli",
 )
 RUNG = {module: rung for rung, names in enumerate(LADDER) for module in names.split()}
@@ -75,6 +77,7 @@ def modules(folder: str) -> dict[str, Path]:
 
 
 LIBRARY = {name: path for name, path in modules("flowstream").items() if name}
+#: They import agents where a command needs them, and only there.
 COMMANDS = {name for name in LIBRARY if name == "cli" or name.endswith("_commands")}
 AGENTS = modules("agents")
 SOURCES = sorted(p for f in ("flowstream", "agents") for p in (ROOT / f).rglob("*.py"))
