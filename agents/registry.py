@@ -22,7 +22,7 @@ async def register_schemas(settings: Settings) -> dict[str, int]:
 
     Raises BrokerError where the registry cannot be reached or refuses a schema.
     """
-    url = settings.output.schema_registry_url.rstrip("/")
+    url = settings.output.schema_registry_url.get_secret_value().rstrip("/")
     if not url or settings.output.format == "json":
         return {}
     ids: dict[str, int] = {}
@@ -62,7 +62,7 @@ class WriterSchemas:
     """The schemas that producers of framed Avro messages registered, fetched by id when first seen."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.output.schema_registry_url.rstrip("/")
+        self._url = settings.output.schema_registry_url.get_secret_value().rstrip("/")
         self._absent: set[int] = set()
         self.known: dict[int, Any] = {}
 

@@ -273,7 +273,7 @@ def check(settings_file: Path | None) -> None:
         out.print(f"topic      {state.spec.name}: {state.wrong}", highlight=False, markup=False)
     if not wrong:
         out.print(f"topics     ok ({len(states)})", highlight=False)
-    if settings.output.schema_registry_url:
+    if settings.output.schema_registry_url.get_secret_value():
         ids = run(register_schemas(settings))
         out.print(f"registry   ok ({len(ids)} schemas)", highlight=False)
     if wrong:
