@@ -203,9 +203,7 @@ def test_a_secret_of_the_wrong_type_is_printed_neither_in_the_complaint_nor_in_a
 @pytest.mark.parametrize("name", HIDDEN)
 def test_a_secret_is_in_no_complaint_about_another_setting(name: str, tmp_path: Path):
     section, _, key = name.partition(".")
-    (tmp_path / "flowstream.toml").write_text(
-        f'[{section}]\n{key} = "hunter2"\nunknown = 1\n[time]\npane_s = -1\n'
-    )
+    (tmp_path / "flowstream.toml").write_text(f'[{section}]\n{key} = "hunter2"\nunknown = 1\n[time]\npane_s = -1\n')
     with pytest.raises(SettingsError, match="unknown") as caught:
         load()
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
