@@ -9,6 +9,7 @@ from typing import Any
 
 import faust
 
+from agents import codecs
 from flowstream.errors import SettingsError
 from flowstream.setting_tables import Kafka
 
@@ -23,6 +24,7 @@ class _NoCredentials(logging.Filter):
 
 
 logging.getLogger("aiokafka.conn").addFilter(_NoCredentials())
+codecs.install()
 
 
 def client_options(kafka: Kafka) -> dict[str, Any]:
