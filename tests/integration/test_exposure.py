@@ -43,6 +43,9 @@ WAYS = [
 ]
 DEBUG = [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "debug"]
 
+# What aiokafka leaves open where a login is refused, and a command that ends in the middle of a topic, is found later.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 @pytest.fixture(scope="module")
 def secured(kafka_jars: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredBroker]:
@@ -100,7 +103,13 @@ def ask(worker: Worker, path: str, token: str = TOKEN) -> tuple[int, dict[str, A
         with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
+        is_ours = error.headers.get_content_type() == "application/json"
+        return error.code, json.loads(error.read()) if is_ours else {}
+
+
+def same(answers: list[Any]) -> Any:
+    """Return what all answers are, None where they differ."""
+    return answers[0] if all(answer == answers[0] for answer in answers) else None
 
 
 def command(lab: Lab, environment: dict[str, str], *args: str) -> tuple[int, str]:
@@ -151,9 +160,11 @@ def test_what_is_wrong_is_said_in_one_line_without_a_secret(lab, secured, protoc
 
 
 def test_sources_are_told_to_the_token_alone_and_through_either_worker(pair) -> None:
-    answers = [ask(worker, "/sources?top=1000") for worker in pair.workers]
-    assert answers[0] == answers[1]
-    status, answer = answers[0]
+    window = ask(pair.workers[0], "/sources")[1]["window_start_ns"]
+    status, answer = wait_for(
+        lambda: same([ask(worker, f"/sources?top=1000&window={window}") for worker in pair.workers]),
+        "the workers to tell the same",
+    )
     assert (status, answer["missing_partitions"]) == (200, [])
     for row in answer["sources"]:
         for worker in pair.workers:
@@ -191,7 +202,7 @@ def test_the_entries_of_tables_are_counted_where_they_are_held(pair) -> None:
         return sum(held) == 4 and all(held) and [entries(w, "progress") for w in pair.workers] == held
 
     wait_for(agree, "the workers to count what they hold")
-    assert all(entries(worker, "sources") > 0 for worker in pair.workers)
+    wait_for(lambda: all(entries(worker, "sources") for worker in pair.workers), "a window on either worker")
 
 
 def test_no_secret_is_in_any_log_page_record_or_file(pair) -> None:
