@@ -6,6 +6,7 @@ logging all they can.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -21,9 +22,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from click.testing import CliRunner
 
+from flowstream import schemas
 from flowstream.cli import main
+from flowstream.record_batches import UNPACKED_BYTES_MAX
 from flowstream.recordings import Recording
 from tests.integration.kafka import read_all
 from tests.integration.lab import Lab, Worker
@@ -89,11 +93,28 @@ def pair(secured: SecuredBroker, lab: Lab) -> Iterator[Pair]:
             return all(held) and sorted(chain(*held)) == [0, 1, 2, 3] and all(w.ready() for w in workers)
 
         wait_for(shared, "the partitions to be shared")
+        send_bomb(lab)
         lab.send(list(Recording(CLOS).messages())[:6000], partitions=2)
         wait_for(
             lambda: all(ask(w, "/sources")[1].get("sources") for w in workers), "a window to close on either worker"
         )
         yield Pair(lab, workers, environments)
+
+
+def send_bomb(lab: Lab) -> None:
+    """Put a batch of a few kilobytes on the raw topic that a broker takes, and that unpacks to over 32 MiB."""
+
+    async def go() -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=lab.broker, compression_type="zstd", max_request_size=1 << 26, max_batch_size=1 << 26
+        )
+        await producer.start()
+        try:
+            await producer.send_and_wait(lab.raw, bytes(UNPACKED_BYTES_MAX), partition=0)
+        finally:
+            await producer.stop()
+
+    asyncio.run(go())
 
 
 def ask(worker: Worker, path: str, token: str = TOKEN) -> tuple[int, dict[str, Any]]:
@@ -157,6 +178,20 @@ def test_what_is_wrong_is_said_in_one_line_without_a_secret(lab, secured, protoc
     assert (code, said in line) == (2, True), output
     told = "another-password-9e1c" if "HEARTBEAT_S" not in changed else "none"
     assert [secret for secret in (*SECRETS, told) if secret in output] == []
+
+
+def test_a_bomb_is_a_dead_letter_with_its_offsets_and_the_workers_live(pair) -> None:
+    lab = pair.lab
+    letters = [
+        (schemas.decode_body("dead_letter", record.value[5:]), dict(record.headers))
+        for record in read_all(lab.broker, lab.topic("dead-letters"))
+    ]
+    ((letter, headers),) = [found for found in letters if found[0]["format"] == "record-batch"]
+    assert (letter["topic"], letter["partition"], letter["reason"]) == (lab.raw, 0, "too_large")
+    assert headers["source"] == f"{lab.raw}-0:{letter['offset']}-{letter['offset']}".encode()
+    assert letter["payload_bytes"] == len(letter["payload"]) < 10_000
+    assert all(worker.ready() for worker in pair.workers)
+    assert sum(worker.metric("block_gaps_total") for worker in pair.workers) == 0
 
 
 def test_sources_are_told_to_the_token_alone_and_through_either_worker(pair) -> None:
