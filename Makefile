@@ -9,18 +9,18 @@ STAMP := .venv/.installed
 PATHS := $(wildcard flowstream agents tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test faults lint fmt demo bench bench-growth bench-peers clean
+.PHONY: help setup jars test faults lint audit lock fmt demo bench bench-growth bench-peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) jars ## make .venv with everything, and fetch the jars of the local Kafka broker
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or 3.12 found; name one: make setup PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "installing flowstream and its development tools into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	@touch $@
 
 # A missing broker stops neither the setup nor the unit tests: one line says what is missing.
@@ -33,10 +33,18 @@ test: setup ## run all tests, with a local Kafka broker if FLOWSTREAM_TEST_BROKE
 faults: setup ## harm workers and brokers in every way of docs/reliability.md, and print what came of it
 	@$(BIN)/python -m tests.faults $(ARGS)
 
-lint: $(STAMP) ## check style and types
+lint: $(STAMP) ## check style and types, and say what is known against the dependencies
 	@$(BIN)/ruff check $(PATHS)
 	@$(BIN)/ruff format --check $(PATHS)
 	@$(BIN)/mypy
+	@.ci/audit || true
+
+audit: $(STAMP) ## look for known vulnerabilities in the locked dependencies; needs the network
+	@.ci/audit
+
+lock: $(STAMP) ## bring requirements.lock up to date with pyproject.toml; `make lock UPGRADE=1` takes newer versions
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+		--no-emit-package pip $(if $(UPGRADE),--upgrade) -o requirements.lock pyproject.toml
 
 fmt: $(STAMP) ## format the code and mend what can be mended
 	@$(BIN)/ruff check --fix --exit-zero --quiet $(PATHS)

@@ -37,6 +37,14 @@ def unreachable(settings: Settings, error: Exception) -> BrokerError:
         if isinstance(error, KafkaConnectionError)
         else f" ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     )
+    protocol = settings.kafka.security_protocol
+    if protocol != "PLAINTEXT":
+        named = "kafka.sasl_*" if protocol == "SASL_PLAINTEXT" else "kafka.ssl_*"
+        named += " and kafka.sasl_*" if protocol == "SASL_SSL" else ""
+        return BrokerError(
+            f"no Kafka broker at {settings.kafka.bootstrap} lets us in over {protocol}{why}; "
+            f"look at kafka.bootstrap, {named}"
+        )
     return BrokerError(
         f"no Kafka broker answers at {settings.kafka.bootstrap}{why}; "
         f"start one (flowstream broker start) or set kafka.bootstrap"

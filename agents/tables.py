@@ -6,7 +6,7 @@ moves with its partition. Values are bytes: one message per window and partition
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from flowstream import schemas
@@ -47,7 +47,6 @@ class Tables:
     def store_progress(self, partition: int, progress: Progress) -> None:
         """Store it; must be called while the partition's event is being processed."""
         self._progress[str(partition).encode()] = progress.encode()
-        self._metrics.table_entries.labels("progress").set(len(self._progress))
 
     def keep_results(self, partition: int, said: Iterable[Said]) -> None:
         """Put the windows of sources into their table and drop the oldest beyond ``windows_kept``."""
@@ -60,7 +59,13 @@ class Tables:
         mine = sorted(k for k in self._sources if k.startswith(_prefix(partition)))
         for key in mine[: -self._kept]:
             del self._sources[key]
-        self._metrics.table_entries.labels("sources").set(len(self._sources))
+
+    def count_entries(self, held: Collection[int]) -> None:
+        """Set the metrics of the tables' sizes; what is kept of partitions that moved away does not count."""
+        progress = sum(int(key) in held for key in self._progress)
+        sources = sum(_read_key(key)[0] in held for key in self._sources)
+        self._metrics.table_entries.labels("progress").set(progress)
+        self._metrics.table_entries.labels("sources").set(sources)
 
     def windows(self, partition: int | None = None) -> list[tuple[int, int]]:
         """Return (window start, partition) of every stored window, newest first."""
