@@ -230,7 +230,7 @@ class AnalysesAgent:
 
     def _dead_letter(self, tp: TP, offset: int, payload: bytes, detail: str) -> Outgoing:
         log.warning("%s offset %d: %s", tp, offset, detail)
-        value = self._context.encoder.encode_record("dead_letter", {
+        value = self._context.encoder.encode_value("dead-letters", {
             "topic": tp.topic, "partition": tp.partition, "offset": offset, "format": "flow-block",
             "reason": "malformed", "payload": payload[: self._context.payload_bytes_max], "payload_bytes": len(payload),
         })  # fmt: skip

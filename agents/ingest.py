@@ -178,7 +178,7 @@ class IngestAgent:
         outgoing = list(self._blocks(ingested))
         tp = ingest.source
         for bad in ingested.rejected:
-            value = self._context.encoder.encode_record("dead_letter", {
+            value = self._context.encoder.encode_value("dead-letters", {
                 "topic": tp.topic, "partition": tp.partition, "offset": bad.offset, "format": self._formats[tp.topic],
                 "reason": bad.reason.label, "payload": bad.payload[: self._context.payload_bytes_max],
                 "payload_bytes": len(bad.payload),

@@ -36,7 +36,9 @@ def receive(ingest: Ingest, records: list[tuple[int, int]], first: int = 0) -> I
     """Take in records of (event time, the log's time), both in ns."""
     payloads = Payloads.from_values([message(time_ns) for time_ns, _ in records])
     return ingest.receive(
-        payloads, np.arange(first, first + len(records), dtype=np.int64), np.array([log for _, log in records], np.int64)
+        payloads,
+        np.arange(first, first + len(records), dtype=np.int64),
+        np.array([log for _, log in records], np.int64),
     )
 
 
