@@ -94,11 +94,13 @@ class AnalysesAgent:
         self._parts: dict[TP, _Part] = {}
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._unacknowledged: set[asyncio.Task[None]] = set()
+        self._in_hand = asyncio.Lock()  # held while a batch is taken
 
     async def run(self, stream: Any) -> None:
         """Consume the flows topic for ever."""
         async for batch in fetched_batches(stream):
-            await self._context.or_crash(self.take(batch))
+            async with self._in_hand:
+                await self._context.or_crash(self.take(batch))
 
     async def take(self, batch: FetchedBatch) -> None:
         """Apply one batch of blocks and begin to send its results, which is not waited for."""
@@ -129,8 +131,11 @@ class AnalysesAgent:
         self._slots.release()
 
     async def settle(self) -> None:
-        """Wait until the results of every batch taken are acknowledged and its progress is stored."""
-        await asyncio.gather(*self._unacknowledged)
+        """Wait until the batch in hand is taken, every result acknowledged, and the progress stored."""
+        async with self._in_hand:
+            pass
+        if self._unacknowledged:
+            await asyncio.wait(self._unacknowledged)  # gathering them would cancel them with whoever waits
 
     def _note_progress(self, part: _Part, batch: FetchedBatch, done: _Done) -> None:
         """Take down how things stand, before the next batch changes it: the progress, and which batches lie before."""

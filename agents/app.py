@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import faust
@@ -35,6 +37,10 @@ ALL_AGENTS = ("ingest", "analyses")
 #: Batches waiting in a stream. Together with the batch size it bounds what a slow worker holds in memory.
 BATCHES_BUFFERED = 4
 
+#: How long a worker that ends, or gives partitions away, may take over the batches in hand. What is not done by
+#: then is done again by the next owner; the others wait for this one meanwhile.
+SETTLE_S = 5.0
+
 
 class FlowstreamApp(faust.App):
     """A Faust app whose consumer delivers ``batched_topics`` in batches."""
@@ -42,6 +48,7 @@ class FlowstreamApp(faust.App):
     batched_topics: frozenset[str] = frozenset()
     connect: Callable[[], Awaitable[None]]
     disconnect: Callable[[], Awaitable[None]]
+    settle: Callable[[], Awaitable[object]]
 
     async def on_first_start(self) -> None:
         """Make our folder, parents included."""
@@ -58,6 +65,16 @@ class FlowstreamApp(faust.App):
         await self.disconnect()
         await super().on_shutdown()
 
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:  # noqa: ARG002
+        """Finish the batches in hand and commit them, before the worker ends or gives partitions away.
+
+        Faust's own way (``stream_wait_empty``) waits until everything is acked, which batches of an open window
+        never are.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.settle(), SETTLE_S)
+        await consumer.commit()
+
     def _new_transport(self) -> Any:
         return BatchTransport(self.conf.broker_consumer, self)
 
@@ -72,11 +89,13 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     tables = Tables(app, settings, metrics) if "analyses" in agents else None
     schema = BatchSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     batched: set[str] = set()
+    settling: list[Callable[[], Awaitable[None]]] = []
 
     if "ingest" in agents:
         raw = [i.topic for i in settings.inputs]
         batched.update(raw)
         ingest = IngestAgent(context)
+        settling.append(ingest.settle)
 
         async def ingest_stream(stream: Any) -> None:
             await ingest.run(stream)
@@ -93,6 +112,7 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
         flows = name(settings, "flows")
         batched.add(flows)
         analyses = AnalysesAgent(context, tables, links)
+        settling.append(analyses.settle)
 
         async def analyses_stream(stream: Any) -> None:
             await analyses.run(stream)
@@ -116,7 +136,10 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     async def count_rebalance(*_: Any, **__: Any) -> None:
         metrics.rebalances.inc()
 
-    app.connect, app.disconnect = connect, disconnect
+    async def settle() -> None:
+        await asyncio.gather(*[agent() for agent in settling])
+
+    app.connect, app.disconnect, app.settle = connect, disconnect, settle
     app.on_partitions_assigned.connect(count_rebalance, weak=False)
     return app
 
