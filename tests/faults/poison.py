@@ -187,7 +187,7 @@ def _eve(time_ns: int) -> bytes:
 
 
 def _event(seed: int) -> bytes:
-    return json.dumps({"eventtime": 1_700_000_000 + seed, "src_ip_str": "10.1.1.1", "out_bytes": 9}).encode()
+    return json.dumps({"eventtime": 1_700_000_000 + seed, "src_ip": "10.1.1.1", "out_bytes": 9}).encode()
 
 
 #: By format, what makes a good message of a small number.
