@@ -28,9 +28,10 @@ from agents.tables import Tables
 from flowstream.analysis import Outcome, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, decode_block, encode_block
-from flowstream.errors import StateError
+from flowstream.errors import Reason, StateError
 from flowstream.operators import Result, Said
 from flowstream.pipeline import PartitionAnalysis
+from flowstream.record_batches import Records
 from flowstream.record_kernel import Headers, Run
 from flowstream.results import ResultEncoder
 from flowstream.topics import name
@@ -198,23 +199,33 @@ class AnalysesAgent:
 
     def _work(self, part: _Part, batch: FetchedBatch) -> _Done:
         done = _Done()
-        records = batch.take()
+        for records in batch.take():
+            self._apply(done, part, batch.tp, records)
+            for refused in records.refused:
+                if refused.batch.next_offset > part.position:
+                    done.refused += refused.records
+                    done.outgoing.append(self._context.refused_batch(batch.tp, refused))
+        done.headers = self._context.lineage(
+            batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
+        )
+        return done
+
+    def _apply(self, done: _Done, part: _Part, tp: TP, records: Records) -> None:
         for at, offset in enumerate(records.offsets.tolist()):
             if offset < part.position:
                 continue
             try:
                 block = decode_block(records.payloads[at])
             except StateError as error:
+                log.warning("%s offset %d: %s", tp, offset, error)
                 done.refused += 1
-                done.outgoing.append(self._dead_letter(batch.tp, offset, records.payloads[at], str(error)))
+                done.outgoing.append(
+                    self._context.dead_letter(tp, offset, "flow-block", Reason.MALFORMED, records.payloads[at])
+                )
                 continue
             part.work.tell_sources(block)
             outcome = part.work.analysis.apply(offset, block)
-            self._add(done, batch.tp, offset, block, outcome)
-        done.headers = self._context.lineage(
-            batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
-        )
-        return done
+            self._add(done, tp, offset, block, outcome)
 
     def _add(self, done: _Done, tp: TP, offset: int, block: Block, outcome: Outcome) -> None:
         done.results.extend(outcome.results)
@@ -232,15 +243,6 @@ class AnalysesAgent:
         key = f"{tp.topic}-{tp.partition}-{offset}".encode()
         headers = self._context.lineage(tp.topic, tp.partition, offset, offset)
         return Outgoing(name(self._context.settings, "late"), tp.partition, key, encode_block(late), headers)
-
-    def _dead_letter(self, tp: TP, offset: int, payload: bytes, detail: str) -> Outgoing:
-        log.warning("%s offset %d: %s", tp, offset, detail)
-        value = self._context.encoder.encode_value("dead-letters", {
-            "topic": tp.topic, "partition": tp.partition, "offset": offset, "format": "flow-block",
-            "reason": "malformed", "payload": payload[: self._context.payload_bytes_max], "payload_bytes": len(payload),
-        })  # fmt: skip
-        key = f"{tp.topic}-{tp.partition}-{offset}".encode()
-        return Outgoing(name(self._context.settings, "dead-letters"), tp.partition, key, value)
 
     def _count(self, batch: FetchedBatch, done: _Done) -> None:
         metrics, tp = self._context.metrics, batch.tp

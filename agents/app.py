@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import faust
+from faust.serializers import codecs
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
@@ -26,6 +27,7 @@ from agents.registry import register_schemas
 from agents.tables import Tables
 from agents.transport import BatchTransport
 from agents.web import add_views
+from agents.web_guard import Pages, bearer_token, guard, warn_of_exposure
 from flowstream import __version__
 from flowstream.metrics import Metrics
 from flowstream.results import ResultEncoder
@@ -33,6 +35,9 @@ from flowstream.settings import Settings, load
 from flowstream.topics import BLOCK_BYTES_MAX, name
 
 ALL_AGENTS = ("ingest", "analyses")
+
+#: Faust's codecs that are left: ``raw`` is ours, ``json`` its own default, of topics that nobody makes here.
+CODECS = frozenset({"raw", "json"})
 
 #: Batches waiting in a stream. Together with the batch size it bounds what a slow worker holds in memory.
 BATCHES_BUFFERED = 4
@@ -78,11 +83,17 @@ class FlowstreamApp(faust.App):
     def _new_transport(self) -> Any:
         return BatchTransport(self.conf.broker_consumer, self)
 
+    def _new_web(self) -> Any:
+        return Pages(self)
+
 
 def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> FlowstreamApp:
     """Build the worker's app with the given agents."""
+    _keep_codecs()
     metrics = Metrics(CollectorRegistry())
-    app = _faust_app(settings)
+    token = bearer_token(settings.web)
+    warn_of_exposure(settings.web, token)
+    app = _faust_app(settings, token)
     publisher = Publisher(settings.kafka)
     context = Context(settings, metrics, publisher, ResultEncoder(settings.output.format), app)
     links = LinkFollower(settings)
@@ -120,7 +131,7 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
         app.agent(app.topic(flows, schema=schema), name="analyses")(analyses_stream)
 
     app.batched_topics = frozenset(batched)
-    add_views(context, tables)
+    add_views(context, tables, token)
 
     async def connect() -> None:
         context.encoder = ResultEncoder(settings.output.format, await register_schemas(settings))
@@ -144,7 +155,14 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     return app
 
 
-def _faust_app(settings: Settings) -> FlowstreamApp:
+def _keep_codecs() -> None:
+    """Forget every codec of Faust's but those in use: nobody's bytes are ever to be unpickled."""
+    codecs.get_codec("raw")  # loads what other packages add, which it would do later
+    for codec in set(codecs.codecs) - CODECS:
+        del codecs.codecs[codec]
+
+
+def _faust_app(settings: Settings, token: str) -> FlowstreamApp:
     kafka = settings.kafka
     host = settings.web.host
     return FlowstreamApp(
@@ -171,13 +189,20 @@ def _faust_app(settings: Settings) -> FlowstreamApp:
         # Batches of an open window stay unacked on purpose; waiting for them would never end.
         stream_wait_empty=False,
         web_bind=host,
-        web_host=host if host != "0.0.0.0" else None,  # noqa: S104
+        web_host=_reachable(host),
         web_port=settings.web.port,
-        web_tables_enabled=False,
+        web_application_options={"middlewares": [guard(token)]},
         reply_create_topic=False,
         loghandlers=[],
         logging_config=None,
     )
+
+
+def _reachable(host: str) -> str | None:
+    """Return how other workers write the address in a URL; None, this machine's name, where it is any address."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104
+        return None
+    return f"[{host}]" if ":" in host else host
 
 
 def __getattr__(attribute: str) -> Any:

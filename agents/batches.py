@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import cramjam
 import faust
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from faust.types import TP
 
-from flowstream.errors import StateError
+from agents.codecs import decompress
 from flowstream.record_batches import LegacyBatch, Records, WireBatch, read_batches
-
-_CODECS: dict[int, Callable[[memoryview], bytes]] = {1: gzip_decode, 2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
-
-
-def decompress(codec: int, packed: memoryview) -> bytes:
-    """Undo a record batch's compression; StateError where codec or bytes are not what a broker accepts."""
-    if codec not in _CODECS:
-        raise StateError(f"a record batch compressed with codec {codec}, which there is not")
-    try:
-        return _CODECS[codec](packed)
-    except (cramjam.DecompressionError, zlib.error, struct.error, OSError, EOFError, ValueError) as error:
-        raise StateError(f"a record batch that cannot be decompressed: {error}") from error
 
 
 class Epochs(Protocol):
@@ -63,8 +47,8 @@ class FetchedBatch:
         """Whether the partition was moved or lost since this was fetched."""
         return self._consumer.epoch(self.tp) != self.epoch
 
-    def take(self) -> Records:
-        """Return the records in columns, and drop the bytes they came in: what is left can be acked later."""
+    def take(self) -> Iterator[Records]:
+        """Yield the records in columns, and drop the bytes they came in: what is left can be acked later."""
         batches, self._batches = self._batches, ()
         return read_batches(batches, decompress)
 

@@ -8,12 +8,17 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from agents.publisher import Publisher
+from faust.types import TP
+
+from agents.publisher import Outgoing, Publisher
 from agents.transport import BatchConsumer
 from flowstream import __version__
+from flowstream.errors import Reason
 from flowstream.metrics import Metrics
+from flowstream.record_batches import RefusedBatch
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+from flowstream.topics import name
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +56,23 @@ class Context:
             log.critical("a batch could not be processed; the worker ends", exc_info=error)
             await self.app.crash(error)
             await asyncio.Event().wait()  # until the agent is cancelled: no other batch may overtake this one
+
+    def dead_letter(self, tp: TP, offset: int, wire_format: str, reason: Reason, payload: bytes) -> Outgoing:
+        """Make the record of a message that could not be used, keyed by where it is."""
+        value = self.encoder.encode_value("dead-letters", {
+            "topic": tp.topic, "partition": tp.partition, "offset": offset, "format": wire_format,
+            "reason": reason.label, "payload": payload[: self.payload_bytes_max], "payload_bytes": len(payload),
+        })  # fmt: skip
+        key = f"{tp.topic}-{tp.partition}-{offset}".encode()
+        destination = tp.partition % self.settings.topics.partitions
+        return Outgoing(name(self.settings, "dead-letters"), destination, key, value)
+
+    def refused_batch(self, tp: TP, refused: RefusedBatch) -> Outgoing:
+        """Make the dead letter of a whole record batch: the bytes as fetched, its offsets in the ``source`` header."""
+        (wire, first, after), reason, detail = refused
+        log.warning("%s offsets %d to %d: %s", tp, first, after - 1, detail)
+        letter = self.dead_letter(tp, first, "record-batch", reason, wire.tobytes())
+        return letter._replace(headers=self.lineage(tp.topic, tp.partition, first, after - 1))
 
     def lineage(self, topic: str, partition: int, first: int, last: int) -> list[tuple[str, bytes]]:
         """Return the headers that say where a record came from and what made it."""

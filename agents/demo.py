@@ -20,6 +20,7 @@ from rich.table import Table
 
 from agents.admin import create_topics
 from agents.broker import LocalBroker
+from agents.client import client_options
 from agents.kafka_node import free_port
 from agents.mock_cluster import MockCluster
 from agents.send import send, send_links
@@ -163,7 +164,7 @@ async def _touch_topics(settings: Settings) -> None:
     from aiokafka import AIOKafkaConsumer  # noqa: PLC0415
 
     changelogs = [f"{settings.app}-{table}-changelog" for table in ("progress", "sources")]
-    client = AIOKafkaConsumer(bootstrap_servers=settings.kafka.bootstrap)
+    client = AIOKafkaConsumer(**client_options(settings.kafka))
     await client.start()
     for topic in [settings.inputs[0].topic, *changelogs, *(s.name for s in specs(settings))]:
         await client._client._wait_on_metadata(topic)  # noqa: SLF001

@@ -59,7 +59,7 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
             if self._check_crcs and not (batch.validate_crc() if is_legacy else _is_intact(wire)):
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             if is_legacy:
-                yield from self._legacy(batch)
+                yield from self._legacy(batch, wire)
                 continue
             first = self.next_fetch_offset
             self.next_fetch_offset = batch.next_offset
@@ -75,9 +75,16 @@ class PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
                 return True
         return bool(batch.is_control_batch)
 
-    def _legacy(self, batch: Any) -> Iterator[LegacyBatch]:
+    def _legacy(self, batch: Any, wire: memoryview) -> Iterator[LegacyBatch | WireBatch]:
         """Give a batch of the formats before Kafka 0.11, which old segments may still hold, record by record."""
-        records = [r for r in batch if r.offset >= self.next_fetch_offset]
+        first = self.next_fetch_offset
+        try:
+            records = [r for r in batch if r.offset >= first]
+        except CorruptRecordException:
+            # As it came, which is of no format that is read: whoever takes the batches refuses it.
+            self.next_fetch_offset = batch.next_offset
+            yield WireBatch(wire, first, batch.next_offset)
+            return
         if records:
             self.next_fetch_offset = records[-1].offset + 1
             yield LegacyBatch([(r.offset, -1 if r.timestamp is None else r.timestamp, r.value) for r in records])

@@ -20,7 +20,7 @@ from flowstream.decode import avro
 from flowstream.errors import BrokerError
 from flowstream.ingest import Ingest, Ingested
 from flowstream.pipeline import MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK, decode_context, ingest_config
-from flowstream.record_batches import Records
+from flowstream.record_batches import Records, RefusedBatch
 from flowstream.topics import name
 
 #: Batches whose blocks are sent and not yet acknowledged: enough to decode one while others are on their way.
@@ -51,7 +51,6 @@ class IngestAgent:
         self._sources: dict[TP, _Source] = {}
         self._formats = {i.topic: i.format for i in context.settings.inputs}
         self._flows = name(context.settings, "flows")
-        self._dead_letters = name(context.settings, "dead-letters")
         self._writers = WriterSchemas(context.settings)
         self._contexts = {i.topic: decode_context(i, self._writers.known) for i in context.settings.inputs}
         self._failed = False
@@ -71,32 +70,47 @@ class IngestAgent:
         if self._failed:
             await asyncio.Event().wait()  # the worker is ending: nothing may overtake what was not acknowledged
         async with source.lock:
-            records = await asyncio.to_thread(batch.take)
-            if self._formats[batch.tp.topic] == avro.WIRE_FORMAT:
-                await self._fetch_schemas(avro.schema_ids(records.payloads), batch)
+            parts, reached = batch.take(), batch.first_offset
             sent: list[Awaitable[Any]] = []
-            cuts = records.payloads.cuts(MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK)
-            for start, stop in cuts or [(0, 0)]:
-                # Offsets behind the last record may be those of records that compaction took away.
-                to_offset = batch.next_offset if stop == len(records) else int(records.offsets[stop])
-                with self._context.metrics.decode_seconds.time():
-                    ingested, outgoing = await asyncio.to_thread(
-                        self._work, source.ingest, records.slice(start, stop), to_offset
-                    )
+            while reached < batch.next_offset:
+                records = await asyncio.to_thread(next, parts)
+                reached = records.next_offset
+                if self._formats[batch.tp.topic] == avro.WIRE_FORMAT:
+                    await self._fetch_schemas(avro.schema_ids(records.payloads), batch)
+                sent += await self._send(source, batch, records)
                 if batch.void:
                     return
-                sent.append(await self._context.publisher.enqueue(outgoing))
-                self._count(batch.tp, ingested)
-                if ingested.rows > ingested.rows_late:
-                    source.on_time_at = time.monotonic()
             source.next_offset = batch.next_offset
             source.active_at = time.monotonic()
-            source.newest_ns = int(records.timestamps_ns[-1]) if len(records) else source.newest_ns
             state = _state(source.ingest)
         await self._slots.acquire()
         task = asyncio.create_task(self._ack(batch, state, sent))
         self._unacknowledged.add(task)
         task.add_done_callback(self._unacknowledged.discard)
+
+    async def _send(self, source: _Source, batch: FetchedBatch, records: Records) -> list[Awaitable[Any]]:
+        """Decode records and queue their blocks, a block's worth at a time; return what to wait for."""
+        sent = []
+        for start, stop in records.payloads.cuts(MESSAGES_PER_BLOCK, PAYLOAD_BYTES_PER_BLOCK) or [(0, 0)]:
+            # Offsets behind the last record may be those of records that compaction took away, or of a refused batch.
+            to_offset = records.next_offset if stop == len(records) else int(records.offsets[stop])
+            with self._context.metrics.decode_seconds.time():
+                ingested, outgoing = await asyncio.to_thread(
+                    self._work, source.ingest, records.slice(start, stop), to_offset
+                )
+            if batch.void:
+                return []
+            sent.append(await self._context.publisher.enqueue(outgoing))
+            self._count(batch.tp, ingested)
+            if ingested.rows > ingested.rows_late:
+                source.on_time_at = time.monotonic()
+        if len(records):
+            source.newest_ns = int(records.timestamps_ns[-1])
+        if records.refused:
+            letters = [self._context.refused_batch(batch.tp, refused) for refused in records.refused]
+            sent.append(await self._context.publisher.enqueue(letters))
+            self._count_refused(batch.tp, records.refused)
+        return sent
 
     async def _fetch_schemas(self, ids: set[int], batch: FetchedBatch) -> None:
         """Wait for the registry as long as it takes: without it good messages would be rejected."""
@@ -181,16 +195,11 @@ class IngestAgent:
             records.payloads, records.offsets, records.timestamps_ns, self._contexts[ingest.source.topic], to_offset
         )
         outgoing = list(self._blocks(ingested))
-        tp = ingest.source
-        for bad in ingested.rejected:
-            value = self._context.encoder.encode_value("dead-letters", {
-                "topic": tp.topic, "partition": tp.partition, "offset": bad.offset, "format": self._formats[tp.topic],
-                "reason": bad.reason.label, "payload": bad.payload[: self._context.payload_bytes_max],
-                "payload_bytes": len(bad.payload),
-            })  # fmt: skip
-            key = f"{tp.topic}-{tp.partition}-{bad.offset}".encode()
-            destination = tp.partition % self._context.settings.topics.partitions
-            outgoing.append(Outgoing(self._dead_letters, destination, key, value))
+        tp = TP(*ingest.source)
+        wire_format = self._formats[tp.topic]
+        outgoing += [
+            self._context.dead_letter(tp, r.offset, wire_format, r.reason, r.payload) for r in ingested.rejected
+        ]
         return ingested, outgoing
 
     def _blocks(self, ingested: Ingested) -> Iterable[Outgoing]:
@@ -207,6 +216,12 @@ class IngestAgent:
             metrics.records_skipped.labels(tp.topic).inc(ingested.skipped)
         for bad in ingested.rejected:
             metrics.records_rejected.labels(tp.topic, bad.reason.label).inc()
+
+    def _count_refused(self, tp: TP, refused: Iterable[RefusedBatch]) -> None:
+        metrics = self._context.metrics
+        for batch in refused:
+            metrics.records_consumed.labels(tp.topic, self._formats[tp.topic]).inc(batch.records)
+            metrics.records_rejected.labels(tp.topic, batch.reason.label).inc(batch.records)
 
     def _report_lag(self, tp: TP, next_offset: int) -> None:
         lag = self._context.consumer.lag(tp, next_offset)

@@ -16,6 +16,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.record.default_records import DefaultRecordBase as Format
 from crc32c import crc32c
 
+from flowstream.record_batches import UNPACKED_BYTES_MAX
 from flowstream.record_kernel import Section
 
 HEADER_BYTES: int = Format.HEADER_STRUCT.size
@@ -34,7 +35,10 @@ class SealedBatch:
     """A batch that nothing can be added to; in the producer's eyes, a ``BatchBuilder`` that is closed."""
 
     def __init__(self, section: Section, compression: str, timestamp_ms: int, bytes_max: int) -> None:
-        """Compress a section, unless that makes it no smaller; MessageSizeTooLargeError beyond ``bytes_max``."""
+        """Compress a section, unless that makes it no smaller.
+
+        MessageSizeTooLargeError beyond ``bytes_max``, or where nobody would unpack it.
+        """
         self._records = section.records.tobytes()
         self._attributes = 0
         if compression != "none":
@@ -46,8 +50,10 @@ class SealedBatch:
         self._timestamp_ms = timestamp_ms
         self._producer = (-1, -1, 0)
         self._built: bytearray | None = None
-        if self.size() > bytes_max:
-            raise MessageSizeTooLargeError(f"a batch of {self._count} records takes {self.size()} bytes")
+        if self.size() > bytes_max or len(section.records) > UNPACKED_BYTES_MAX:
+            raise MessageSizeTooLargeError(
+                f"a batch of {self._count} records takes {len(section.records)} bytes, {self.size()} packed"
+            )
 
     def append(self, **_record: object) -> None:
         """Return None, which says that there is no room."""

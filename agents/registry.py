@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 
+from agents.bounded_http import json_of
 from flowstream import schemas
 from flowstream.errors import BrokerError
 from flowstream.settings import Settings
@@ -22,7 +23,7 @@ async def register_schemas(settings: Settings) -> dict[str, int]:
 
     Raises BrokerError where the registry cannot be reached or refuses a schema.
     """
-    url = settings.output.schema_registry_url.rstrip("/")
+    url = settings.output.schema_registry_url.get_secret_value().rstrip("/")
     if not url or settings.output.format == "json":
         return {}
     ids: dict[str, int] = {}
@@ -39,7 +40,7 @@ async def _register(session: aiohttp.ClientSession, url: str, topic: str, schema
     body = {"schema": (schemas.directory() / f"{schema}.v1.avsc").read_text("utf-8"), "schemaType": "AVRO"}
     try:
         async with session.post(f"{url}/subjects/{topic}-value/versions", json=body) as response:
-            answer: Any = await response.json(content_type=None)
+            answer: Any = await json_of(response)
             if response.status != 200:
                 raise BrokerError(f"schema registry {shown} refuses {topic}-value: {_said(answer)}")
             return int(answer["id"])
@@ -62,7 +63,7 @@ class WriterSchemas:
     """The schemas that producers of framed Avro messages registered, fetched by id when first seen."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.output.schema_registry_url.rstrip("/")
+        self._url = settings.output.schema_registry_url.get_secret_value().rstrip("/")
         self._absent: set[int] = set()
         self.known: dict[int, Any] = {}
 
@@ -81,7 +82,7 @@ class WriterSchemas:
     async def _fetch(self, session: aiohttp.ClientSession, number: int) -> None:
         try:
             async with session.get(f"{self._url}/schemas/ids/{number}") as response:
-                answer: Any = await response.json(content_type=None)
+                answer: Any = await json_of(response)
                 if response.status == 404:
                     self._absent.add(number)
                     return

@@ -6,7 +6,7 @@ moves with its partition. Values are bytes: a block of sources, of which a windo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from flowstream import schemas
@@ -48,7 +48,6 @@ class Tables:
     def store_progress(self, partition: int, progress: Progress) -> None:
         """Store it; must be called while the partition's event is being processed."""
         self._progress[str(partition).encode()] = progress.encode()
-        self._metrics.table_entries.labels("progress").set(len(self._progress))
 
     def keep_results(self, partition: int, said: Iterable[Said]) -> None:
         """Put the windows of sources into their table and drop the oldest beyond what is kept."""
@@ -60,7 +59,13 @@ class Tables:
             key = _key(partition, result.value["window_start_ns"], int(part or 0))
             self._sources[key] = schemas.single_object_encode(_STREAM, result.value)
         self._drop_oldest(partition)
-        self._metrics.table_entries.labels("sources").set(len(self._sources))
+
+    def count_entries(self, held: Collection[int]) -> None:
+        """Set the metrics of the tables' sizes; what is kept of partitions that moved away does not count."""
+        progress = sum(int(key) in held for key in self._progress)
+        sources = sum(_read_key(key)[0] in held for key in self._sources)
+        self._metrics.table_entries.labels("progress").set(progress)
+        self._metrics.table_entries.labels("sources").set(sources)
 
     def _drop_oldest(self, partition: int) -> None:
         """Keep the newest windows of a partition: so many at most, and so many bytes, but one in any case."""

@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import aiohttp
 from aiohttp.web import Response
-from faust.types import TP
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from agents.bounded_http import json_of
 from agents.context import Context
 from agents.tables import Tables
+from agents.web_guard import authorization
 from flowstream.batch import address_words, packed_to_words
 from flowstream.ingest import route
 from flowstream.sources import COLUMNS, SourceBlock
 
 TOP_MAX = 1000
+WINDOWS_MAX = 1000
+NUMBER = re.compile(r"[0-9]{1,19}")
 
 
-def add_views(context: Context, tables: Tables | None) -> None:
-    """Put our pages on the app's web server."""
+def add_views(context: Context, tables: Tables | None, token: str = "") -> None:
+    """Put our pages on the app's web server; ``token`` is what the workers show each other."""
     app = context.app
+    views = None if tables is None else SourceViews(context, tables, token)
 
     async def metrics(_self: Any, _request: Any) -> Response:
+        if views is not None:
+            views.count_entries()
         text = generate_latest(context.metrics.registry)
         return Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -37,8 +44,7 @@ def add_views(context: Context, tables: Tables | None) -> None:
 
     app.page("/metrics")(metrics)
     app.page("/health")(health)
-    if tables is not None:
-        views = SourceViews(context, tables)
+    if views is not None:
         app.page("/sources")(lambda _self, request: views.top(request))
         app.page("/sources/{address}")(lambda _self, request, address: views.one(request, address))
 
@@ -46,19 +52,24 @@ def add_views(context: Context, tables: Tables | None) -> None:
 class SourceViews:
     """``/sources`` and ``/sources/<address>``."""
 
-    def __init__(self, context: Context, tables: Tables) -> None:
+    def __init__(self, context: Context, tables: Tables, token: str = "") -> None:
         self._context = context
         self._tables = tables
+        self._headers = authorization(token)
+
+    def count_entries(self) -> None:
+        """Bring the metrics of the tables up to date."""
+        self._tables.count_entries(self._held())
 
     async def one(self, request: Any, address: str) -> Response:
         """Return a source's windows, newest first: ``?window=<start ns>`` for one, ``?limit=N`` for more."""
         try:
             words = packed_to_words(b"".join(w.to_bytes(8, "big") for w in address_words(address)))
-            window, limit = _number(request, "window"), _count(request, "limit", 1)
+            window, limit = _number(request, "window"), min(_count(request, "limit", 1), WINDOWS_MAX)
         except ValueError as error:
             return _json({"error": str(error)}, 400)
         partition = int(route(words, self._context.settings.topics.partitions)[0])
-        if not self._holds(partition):
+        if partition not in self._held():
             return await self._forward(request, partition)
         found = []
         for start, p in self._tables.windows(partition):
@@ -73,6 +84,7 @@ class SourceViews:
         """Return the top sources of a window: ``?window=<start ns>&top=N&by=bytes``.
 
         By default of the newest window, 10, by ``estimated_bytes``; any column of the table of sources will do.
+        ``missing_partitions`` lists those whose worker did not answer: their sources are left out.
         """
         by = request.query.get("by", "estimated_bytes")
         try:
@@ -80,30 +92,39 @@ class SourceViews:
         except ValueError as error:
             return _json({"error": str(error)}, 400)
         if by not in COLUMNS:
-            return _json({"error": f"by={by}: one of {', '.join(COLUMNS)}"}, 400)
-        local = request.query.get("local") == "1"
-        others = [] if local else await self._elsewhere(request)
-        # The table keeps what it held of partitions that have moved away: their new worker answers for them.
-        held = [(start, p) for start, p in self._tables.windows() if self._holds(p)]
-        starts = [start for start, _ in held] + [o["window_start_ns"] for o in others]
-        window = max(starts, default=None) if window is None else window
+            return _json({"error": f"by={by[:40]}: one of {', '.join(COLUMNS)}"}, 400)
+        if request.query.get("local") == "1":
+            return _json(self._own(window, top, by))
+        parts = [self._own(window, top, by), *await self._elsewhere(request)]
+        window = max((p["window_start_ns"] for p in parts if p["window_start_ns"] is not None), default=None)
+        heard = {partition for part in parts for partition in part["partitions"]}
+        missing = [p for p in range(self._context.settings.topics.partitions) if p not in heard]
         if window is None:
-            return _json({"error": "no window has closed yet"}, 404)
-        rows: list[dict[str, Any]] = []
-        for p in (p for start, p in held if start == window):
-            block = self._tables.sources(p, window)
-            rows.extend([] if block is None else block.top(top, by))
-        rows.extend(r for o in others if o["window_start_ns"] == window for r in o["sources"])
+            return _json({"error": "no window has closed yet", "missing_partitions": missing}, 404)
+        rows = [row for part in parts if part["window_start_ns"] == window for row in part["sources"]]
         rows.sort(key=lambda r: (-(r[by] or 0), r["src_addr"]))
-        return _json({"window_start_ns": window, "by": by, "sources": rows[:top]})
+        return _json({"window_start_ns": window, "by": by, "missing_partitions": missing, "sources": rows[:top]})
+
+    def _own(self, window: int | None, top: int, by: str) -> dict[str, Any]:
+        """Return what the partitions held here say of a window, by default of their newest."""
+        # The table keeps what it held of partitions that have moved away: their new worker answers for them.
+        held = self._held()
+        windows = [(start, p) for start, p in self._tables.windows() if p in held]
+        if window is None:
+            window = max((start for start, _ in windows), default=None)
+        rows: list[dict[str, Any]] = []
+        for start, p in windows:
+            block = self._tables.sources(p, start) if start == window else None
+            rows.extend([] if block is None else block.top(top, by))
+        return {"window_start_ns": window, "by": by, "partitions": sorted(held), "sources": rows}
 
     def _lookup(self, partition: int, start: int, words: Any) -> dict[str, Any] | None:
         block: SourceBlock | None = self._tables.sources(partition, start)
         row = None if block is None else block.lookup((int(words[0, 0]), int(words[0, 1])))
         return None if row is None else {"window_start_ns": start, **row}
 
-    def _holds(self, partition: int) -> bool:
-        return TP(self._changelog, partition) in self._context.consumer.assignment()
+    def _held(self) -> set[int]:
+        return {tp.partition for tp in self._context.consumer.assignment() if tp.topic == self._changelog}
 
     @property
     def _changelog(self) -> str:
@@ -129,26 +150,26 @@ class SourceViews:
         asked = [
             self._get(f"{url}{request.path}", query) for url in self._urls() if url.rstrip("/") != mine.rstrip("/")
         ]
-        return [answer for status, answer in await asyncio.gather(*asked) if status == 200]
+        return [answer for status, answer in await asyncio.gather(*asked) if status == 200 and "partitions" in answer]
 
     async def _get(self, url: str, query: dict[str, str]) -> tuple[int, Any]:
         timeout = aiohttp.ClientTimeout(total=5)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
-                session.get(url, params=query) as response,
+                aiohttp.ClientSession(timeout=timeout, headers=self._headers) as session,
+                session.get(url, params=query, allow_redirects=False) as response,
             ):
-                return response.status, await response.json()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            return 503, {"error": f"the worker at {url} does not answer: {error}"}
+                return response.status, await json_of(response)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            return 503, {"error": f"the worker at {url} does not answer ({type(error).__name__})"}
 
 
 def _number(request: Any, name: str) -> int | None:
     raw = request.query.get(name)
     if raw is None:
         return None
-    if not raw.isdigit():
-        raise ValueError(f"{name}={raw}: not a whole number")
+    if not NUMBER.fullmatch(raw):
+        raise ValueError(f"{name}={raw[:40]}: not a whole number of up to 19 digits")
     return int(raw)
 
 

@@ -13,6 +13,7 @@ import faust
 from agents.admin import changelogs, create_topics, list_topics, wanted
 from agents.app import ALL_AGENTS, create_app
 from agents.registry import register_schemas
+from agents.web_guard import bearer_token
 from flowstream.errors import BrokerError, SettingsError
 from flowstream.settings import Settings
 from flowstream.warmup import warm_up
@@ -22,6 +23,7 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 
 def preflight(settings: Settings, agents: tuple[str, ...]) -> None:
     """Refuse to start where the broker, a topic or the registry is missing: Faust would wait, or create topics."""
+    bearer_token(settings.web)
     existing = asyncio.run(list_topics(settings))
     missing = [spec.name for spec in wanted(settings) if spec.name not in existing]
     if missing:

@@ -130,6 +130,10 @@ def decode_block(payload: bytes) -> Block:
         raise StateError(f"a block of offsets [{record['from_offset']}, {record['to_offset']})")
     if not any(topic == source.topic and 0 <= source.partition < count for topic, count in sources):
         raise StateError(f"a block of {source}, which is not among its own sources")
+    # No two rows are of the same place in the same message, so a column that says where takes a byte a row at least.
+    # Without this, columns of equal values, which take nine bytes each, could claim any number of rows.
+    if rows > len(payload):
+        raise StateError(f"a block of {rows} rows in {len(payload)} bytes")
     stored = _Stored(rows, origin_id(source, sources), {name: record[name] for name in STORED})
     stored.check()
     return Block(

@@ -261,9 +261,11 @@ def check(settings_file: Path | None) -> None:
     """
     from agents.admin import check_topics
     from agents.registry import register_schemas
+    from agents.web_guard import bearer_token
     from flowstream import schemas
 
     settings = load(settings_file)
+    bearer_token(settings.web)
     out.print(f"settings   ok ({settings.digest()})", highlight=False)
     out.print(f"schemas    ok ({len([schemas.load(s.schema) for s in specs(settings)])})", highlight=False)
     states = run(check_topics(settings))
@@ -273,8 +275,7 @@ def check(settings_file: Path | None) -> None:
         out.print(f"topic      {state.spec.name}: {state.wrong}", highlight=False, markup=False)
     if not wrong:
         out.print(f"topics     ok ({len(states)})", highlight=False)
-    if settings.output.schema_registry_url:
-        ids = run(register_schemas(settings))
+    if ids := run(register_schemas(settings)):
         out.print(f"registry   ok ({len(ids)} schemas)", highlight=False)
     if wrong:
         raise SettingsError(f"{len(wrong)} of {len(states)} topics are not as they should be")

@@ -18,7 +18,7 @@ from flowstream.batch import Array
 from flowstream.errors import StateError
 
 HEADER_BYTES: Final = 9
-ROWS_MAX: Final = 1 << 24  # a column that declares more is refused before anything is allocated for it
+ROWS_MAX: Final = 1 << 22  # a column that declares more is refused before anything is allocated for it
 _WIDTHS: Final = (0, 1, 2, 4, 8)
 
 

@@ -7,8 +7,8 @@ the batch; here every length is checked against the bytes there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -17,21 +17,30 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.decode.payloads import Payloads
-from flowstream.errors import StateError
+from flowstream.errors import DecodeError, Reason, StateError
 
 _LENGTH: Final = Struct(">qi")  # base offset, bytes after this
 # base offset, length, leader epoch, magic, crc, attributes, last offset delta, base timestamp, greatest
 # timestamp, producer id, producer epoch, base sequence, records
 _HEADER: Final = Struct(">qiibIhiqqqhii")
+_MAGIC: Final = 2
 _CODEC: Final = 0b111
 _APPEND_TIME: Final = 0b1000  # the broker's time at which it was appended stands for every record's
 RECORD_BYTES_MIN: Final = 7  # length, attributes, timestamp, offset, key, value, headers: one byte each
 
-_TRUNCATED: Final = -1
-_Bytes = NDArray[np.uint8]
+#: What a batch may unpack to, twice the largest message of our own topics. Clients hold their batches to a mebibyte
+#: before compression by default; the broker's limit is for the compressed bytes, which says nothing about these.
+UNPACKED_BYTES_MAX: Final = 32 << 20
+#: Batches of a fetch are unpacked together up to about this. A fetch of many that unpack to much is read bit by bit.
+_TOGETHER_BYTES: Final = 16 << 20
+_WIRE_FORMAT: Final = "record-batch"
 
-#: Undoes compression, from the codec's number (1 gzip, 2 snappy, 3 lz4, 4 zstd) and the bytes; or StateError.
-Decompress = Callable[[int, memoryview], bytes]
+_TRUNCATED: Final = -1
+_NONE: Final = np.zeros(0, np.int64)
+
+#: Undoes compression, from the codec's number (1 gzip, 2 snappy, 3 lz4, 4 zstd) and the bytes; or DecodeError. What it
+#: gives may be overwritten by the next call.
+Decompress = Callable[[int, memoryview], memoryview]
 
 
 class WireBatch(NamedTuple):
@@ -59,19 +68,37 @@ class LegacyBatch:
         return self.records[-1][0] + 1
 
 
+class RefusedBatch(NamedTuple):
+    """A batch that cannot be read, or is not to be: all of its records are lost, from first offset to before next."""
+
+    batch: WireBatch
+    reason: Reason
+    detail: str
+
+    @property
+    def records(self) -> int:
+        """How many offsets are lost."""
+        return self.batch.next_offset - self.batch.first_offset
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Consecutive records of a partition, offsets ascending; timestamps are the log's (negative: none)."""
+    """Consecutive records of a partition, offsets ascending; timestamps are the log's (negative: none).
+
+    ``refused`` are the batches among them that could not be read; whatever comes next begins at ``next_offset``.
+    """
 
     payloads: Payloads
     offsets: NDArray[np.int64]
     timestamps_ns: NDArray[np.int64]
+    refused: tuple[RefusedBatch, ...] = ()
+    next_offset: int = 0
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     def slice(self, start: int, stop: int) -> Records:
-        """Return records ``start`` to ``stop``; nothing is copied."""
+        """Return records ``start`` to ``stop`` alone; nothing is copied."""
         return Records(self.payloads.slice(start, stop), self.offsets[start:stop], self.timestamps_ns[start:stop])
 
 
@@ -85,13 +112,27 @@ def batch_bytes(wire: memoryview, at: int) -> int:
     return size
 
 
-def read_batches(batches: Sequence[WireBatch | LegacyBatch], decompress: Decompress) -> Records:
-    """Return the records of consecutive batches.
+def read_batches(batches: Sequence[WireBatch | LegacyBatch], decompress: Decompress) -> Iterator[Records]:
+    """Yield the records of consecutive batches, some batches at a time; what cannot be read is among the refused.
 
-    Raises StateError for bytes that no broker accepts.
+    Whether a batch is refused depends on nothing but its own bytes, wherever a fetch was cut.
     """
-    parts = [_read_wire(b, decompress) if isinstance(b, WireBatch) else _read_legacy(b) for b in batches]
-    return parts[0] if len(parts) == 1 else _joined(parts)
+    parts: list[Records] = []
+    refused: list[RefusedBatch] = []
+    together = 0
+    for batch in batches:
+        try:
+            parts.append(_read_wire(batch, decompress) if isinstance(batch, WireBatch) else _read_legacy(batch))
+        except DecodeError as error:
+            assert isinstance(batch, WireBatch)  # noqa: S101 - the other kind has been read already
+            refused.append(RefusedBatch(batch, error.reason, str(error)))
+            continue
+        together += len(parts[-1].payloads.buffer)
+        if together >= _TOGETHER_BYTES:
+            yield _joined(parts, refused, batch.next_offset)
+            parts, refused, together = [], [], 0
+    if parts or refused:
+        yield _joined(parts, refused, batches[-1].next_offset)
 
 
 def _read_legacy(batch: LegacyBatch) -> Records:
@@ -103,19 +144,21 @@ def _read_legacy(batch: LegacyBatch) -> Records:
 
 def _read_wire(batch: WireBatch, decompress: Decompress) -> Records:
     if len(batch.wire) < _HEADER.size:
-        raise StateError(f"a record batch of {len(batch.wire)} bytes")
-    base, *_, attributes, _, time_ms, greatest_ms, _, _, _, count = _HEADER.unpack_from(batch.wire)
-    body: memoryview | bytes = batch.wire[_HEADER.size :]
+        raise DecodeError(_WIRE_FORMAT, Reason.TRUNCATED, f"{len(batch.wire)} bytes")
+    base, _, _, magic, _, attributes, _, time_ms, greatest_ms, _, _, _, count = _HEADER.unpack_from(batch.wire)
+    if magic != _MAGIC:
+        raise DecodeError(_WIRE_FORMAT, Reason.MALFORMED, f"format {magic}")
+    body = batch.wire[_HEADER.size :]
     if attributes & _CODEC:
-        body = decompress(attributes & _CODEC, batch.wire[_HEADER.size :])
+        body = decompress(attributes & _CODEC, body)
     if not 0 <= count <= len(body) // RECORD_BYTES_MIN:
-        raise StateError(f"a record batch of {len(body)} bytes that declares {count} records")
+        raise DecodeError(_WIRE_FORMAT, Reason.MALFORMED, f"{len(body)} bytes that declare {count} records")
     raw = np.frombuffer(body, np.uint8)
     values, bounds = np.empty(len(raw), np.uint8), np.zeros(count + 1, np.int64)
     null, columns = np.zeros(count, np.bool_), np.empty((2, count), np.int64)
     found = _read_records(raw, count, base, time_ms, batch.first_offset, values, bounds, null, columns)
     if found < 0:
-        raise StateError(f"a record batch at offset {base} whose records do not fit their lengths")
+        raise DecodeError(_WIRE_FORMAT, Reason.MALFORMED, "records that do not fit their lengths")
     if attributes & _APPEND_TIME:
         columns[1] = greatest_ms
     payloads = Payloads(values[: bounds[found]].tobytes(), bounds[: found + 1], null[:found])
@@ -123,17 +166,19 @@ def _read_wire(batch: WireBatch, decompress: Decompress) -> Records:
     return Records(payloads, columns[0, :found], np.where(times < 0, times, times * 1_000_000))
 
 
-def _joined(parts: Sequence[Records]) -> Records:
+def _joined(parts: Sequence[Records], refused: Sequence[RefusedBatch], next_offset: int) -> Records:
+    if len(parts) == 1:
+        return replace(parts[0], refused=tuple(refused), next_offset=next_offset)
     sizes = np.cumsum([0, *(len(p.payloads.buffer) for p in parts)])
     bounds = [p.payloads.bounds[:-1] + start for p, start in zip(parts, sizes.tolist(), strict=False)]
     payloads = Payloads(
         b"".join([p.payloads.buffer for p in parts]),
         np.concatenate([*bounds, sizes[-1:]]),
-        np.concatenate([p.payloads.null for p in parts]),
+        np.concatenate([np.zeros(0, np.bool_), *(p.payloads.null for p in parts)]),
     )
-    return Records(
-        payloads, np.concatenate([p.offsets for p in parts]), np.concatenate([p.timestamps_ns for p in parts])
-    )
+    offsets = np.concatenate([_NONE, *(p.offsets for p in parts)])
+    times = np.concatenate([_NONE, *(p.timestamps_ns for p in parts)])
+    return Records(payloads, offsets, times, tuple(refused), next_offset)
 
 
 @inline_njit

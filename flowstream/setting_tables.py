@@ -18,7 +18,7 @@ Count = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A table of the settings file: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Kafka(Section):
@@ -32,6 +32,9 @@ class Kafka(Section):
     sasl_username: str = Field("", description="used with SASL_*")
     sasl_password: SecretStr = Field(SecretStr(""), description="used with SASL_*; never printed")
     ssl_cafile: str = Field("", description="CA certificates (PEM); empty: those of the system")
+    ssl_certfile: str = Field("", description="our certificate (PEM) for brokers that ask for one; used with SSL")
+    ssl_keyfile: str = Field("", description="its private key (PEM); empty: in the file of the certificate")
+    ssl_key_password: SecretStr = Field(SecretStr(""), description="of an encrypted key; never printed")
     session_timeout_s: float = Field(10.0, ge=6, le=300, description="a silent worker is replaced after this")
     heartbeat_s: float = Field(3.0, gt=0, le=60, description="interval of the signs of life")
     declare_topics: bool = Field(True, description="let the worker create its tables' changelog topics")  # noqa: FBT003
@@ -151,7 +154,10 @@ class Output(Section):
     """How results are written."""
 
     format: Literal["avro", "json"] = Field("avro", description="of result topics")
-    schema_registry_url: str = Field("", description="Confluent-compatible registry; empty: Avro single-object")
+    schema_registry_url: SecretStr = Field(
+        SecretStr(""),
+        description="Confluent-compatible registry; empty: Avro single-object; may hold a password, so never printed",
+    )
 
 
 class Web(Section):
@@ -159,3 +165,7 @@ class Web(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="address it listens on")
     port: int = Field(6066, ge=1, le=65_535, description="port it listens on")
+    token: SecretStr = Field(
+        SecretStr(""), description="bearer token for all but `/metrics` and `/health`; empty: none is asked for"
+    )
+    token_file: str = Field("", description="file that holds the token, in place of `web.token`")

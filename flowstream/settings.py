@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -30,6 +30,7 @@ from flowstream.setting_tables import (
     Kafka,
     Output,
     Sampling,
+    Section,
     Sources,
     Time,
     Topics,
@@ -50,6 +51,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,  # a traceback must not show what a message of ours leaves out
         nested_model_default_partial_update=True,
     )
 
@@ -109,6 +111,8 @@ class Settings(BaseSettings):
             raise ValueError(f"analyses = {list(self.analyses)} names one twice")
         if len({i.topic for i in self.inputs}) != len(self.inputs):
             raise ValueError(f"inputs = {[i.topic for i in self.inputs]} names a topic twice")
+        if self.web.token.get_secret_value() and self.web.token_file:
+            raise ValueError(f"web.token_file = {self.web.token_file!r} beside web.token: give one of them")
         if self.kafka.heartbeat_s * 2 > self.kafka.session_timeout_s:
             raise ValueError(
                 f"kafka.heartbeat_s = {self.kafka.heartbeat_s:g} is more than half of "
@@ -134,6 +138,16 @@ class Settings(BaseSettings):
             }
         )  # fmt: skip
         return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+#: Settings that no text ever shows.
+SECRETS = frozenset(
+    f"{section}.{key}"
+    for section, table in Settings.model_fields.items()
+    if isinstance(table.annotation, type) and issubclass(table.annotation, Section)
+    for key, field in table.annotation.model_fields.items()
+    if field.annotation is SecretStr
+)
 
 
 def load(path: str | Path | None = None, **overrides: Any) -> Settings:
@@ -175,6 +189,6 @@ def _explain(error: Any) -> str:
         return f"setting {error['ctx']['error']}"
     if error["type"] == "extra_forbidden":
         return f"setting {name}: there is no such setting; see docs/settings.md for those there are"
-    secret = isinstance(error["input"], dict) or "password" in name
+    secret = isinstance(error["input"], dict) or name in SECRETS
     value = "" if secret else f" = {error['input']!r}"
     return f"setting {name}{value}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -196,6 +196,8 @@ class SourceBlock:
             start_ns, end_ns = int(value["window_start_ns"]), int(value["window_end_ns"])
         except (KeyError, TypeError, ValueError, StateError) as error:
             raise StateError(f"not a block of sources: {error}") from None
+        if count > len(value["src_addr"]):  # no two are the same, so each takes a byte at least
+            raise StateError(f"not a block of sources: {count} in {len(value['src_addr'])} bytes")
         addresses = narrow.unpack_words(value["src_addr"], count)
         columns = {n: narrow.unpack(value[n], count, _BITS[dtype]).view(dtype) for n, dtype in COLUMNS.items()}
         high, low = addresses[:, 0], addresses[:, 1]

@@ -187,7 +187,8 @@ def test_without_parameters_it_is_the_newest_window_by_estimated_bytes_ten_of_th
         status, answer = fetch(worker, "/sources")
         assert status == 200
         assert answer == {
-            "window_start_ns": max(fabric.expected), "by": "estimated_bytes", "sources": ordered[:10],
+            "window_start_ns": max(fabric.expected), "by": "estimated_bytes", "missing_partitions": [],
+            "sources": ordered[:10],
         }  # fmt: skip
 
 
@@ -244,5 +245,5 @@ def test_a_bad_parameter_is_the_client_s_fault_and_named(both, path):
 def test_an_unknown_window_has_no_sources(both):
     for worker in both:
         assert fetch(worker, "/sources?window=12345") == (
-            200, {"window_start_ns": 12345, "by": "estimated_bytes", "sources": []},
+            200, {"window_start_ns": 12345, "by": "estimated_bytes", "missing_partitions": [], "sources": []},
         )  # fmt: skip

@@ -180,6 +180,7 @@ async def finished() -> Run:
     run = Run()
     await run.ingest()
     await run.analyse()
+    run.tables.count_entries({0, 1})
     return run
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import tomllib
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from flowstream.errors import SettingsError
-from flowstream.settings import Settings, load
+from flowstream.settings import SECRETS, Settings, load
 from tests.settings_table import LEAVES, SAMPLE, TABLES, bare, complaints, nested, sample_text, toml, with_tables
 
 #: For every setting a value beside its default that is valid with all others at their defaults.
@@ -24,6 +26,9 @@ OTHER: dict[str, Any] = {
     "kafka.sasl_username": "flowstream",
     "kafka.sasl_password": "hunter2-hunter2",
     "kafka.ssl_cafile": "ca.pem",
+    "kafka.ssl_certfile": "flowstream.pem",
+    "kafka.ssl_keyfile": "flowstream.key",
+    "kafka.ssl_key_password": "correct-horse-battery",
     "kafka.session_timeout_s": 30.0,
     "kafka.heartbeat_s": 2.0,
     "kafka.declare_topics": False,
@@ -64,6 +69,8 @@ OTHER: dict[str, Any] = {
     "output.schema_registry_url": "http://registry.example:8081",
     "web.host": "0.0.0.0",
     "web.port": 8080,
+    "web.token": "0123456789abcdef-token",
+    "web.token_file": "/run/secrets/flowstream-token",
     "data_dir": "/var/lib/flowstream",
 }
 
@@ -89,7 +96,7 @@ def told(settings: Settings, name: str) -> Any:
     value: Any = settings
     for part in name.split("."):
         value = getattr(value, part)
-    if name == "kafka.sasl_password":
+    if isinstance(value, SecretStr):
         return value.get_secret_value()
     if isinstance(value, tuple):
         return [v.model_dump() if hasattr(v, "model_dump") else v for v in value]
@@ -168,24 +175,45 @@ def test_a_named_file_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "gone.toml: no such file" in complaints()[0]
 
 
-# -- the secret
+# -- the secrets
+
+HIDDEN = ("kafka.sasl_password", "kafka.ssl_key_password", "output.schema_registry_url", "web.token")
 
 
-def test_the_password_is_in_no_text_of_the_settings():
-    settings = load(kafka={"sasl_password": OTHER["kafka.sasl_password"]})
+def test_these_settings_are_secrets():
+    assert set(HIDDEN) == SECRETS == {name for name, field in LEAVES.items() if field.get("writeOnly")}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_secret_is_in_no_text_of_the_settings(name: str):
+    settings = load(**nested(name, OTHER[name]))
     texts = [repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()]
-    assert [text for text in texts if OTHER["kafka.sasl_password"] in text] == []
-    assert settings.kafka.sasl_password.get_secret_value() == OTHER["kafka.sasl_password"]
+    texts.append(repr(getattr(settings, name.partition(".")[0])))
+    assert [text for text in texts if OTHER[name] in text] == []
+    assert told(settings, name) == OTHER[name]
 
 
-def test_a_password_of_the_wrong_type_is_not_printed(tmp_path: Path):
-    (tmp_path / "flowstream.toml").write_text("[kafka]\nsasl_password = 8675309\n")
-    assert "8675309" not in "".join(complaints())
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_secret_of_the_wrong_type_is_printed_neither_in_the_complaint_nor_in_a_traceback(name: str, tmp_path: Path):
+    section, _, key = name.partition(".")
+    (tmp_path / "flowstream.toml").write_text(f"[{section}]\n{key} = 8675309\n")
+    with pytest.raises(SettingsError, match=name) as caught:
+        load()
+    assert "8675309" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_password_is_in_no_complaint_about_another_setting(tmp_path: Path):
-    (tmp_path / "flowstream.toml").write_text('[kafka]\nsasl_password = "hunter2"\nheartbeat_s = 9.0\n')
-    assert "hunter2" not in "".join(complaints())
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_secret_is_in_no_complaint_about_another_setting(name: str, tmp_path: Path):
+    section, _, key = name.partition(".")
+    (tmp_path / "flowstream.toml").write_text(f'[{section}]\n{key} = "hunter2"\nunknown = 1\n[time]\npane_s = -1\n')
+    with pytest.raises(SettingsError, match="unknown") as caught:
+        load()
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_token_is_given_in_one_way_only():
+    told_twice = complaints(web={"token": "a" * 16, "token_file": "token"})
+    assert told_twice == ["setting web.token_file = 'token' beside web.token: give one of them"]
 
 
 # -- the digest, which goes with every result
