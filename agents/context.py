@@ -59,7 +59,7 @@ class Context:
 
     def dead_letter(self, tp: TP, offset: int, wire_format: str, reason: Reason, payload: bytes) -> Outgoing:
         """Make the record of a message that could not be used, keyed by where it is."""
-        value = self.encoder.encode_record("dead_letter", {
+        value = self.encoder.encode_value("dead-letters", {
             "topic": tp.topic, "partition": tp.partition, "offset": offset, "format": wire_format,
             "reason": reason.label, "payload": payload[: self.payload_bytes_max], "payload_bytes": len(payload),
         })  # fmt: skip

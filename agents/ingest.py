@@ -37,7 +37,9 @@ class _Source:
         self.ingest = ingest
         self.epoch = epoch
         self.next_offset = next_offset
-        self.active_at = time.monotonic()
+        self.active_at = time.monotonic()  # when records came last
+        self.on_time_at = self.active_at  # when rows came last that are on time
+        self.newest_ns = -1  # timestamp of the last record
         self.lock = asyncio.Lock()
 
 
@@ -100,6 +102,10 @@ class IngestAgent:
                 return []
             sent.append(await self._context.publisher.enqueue(outgoing))
             self._count(batch.tp, ingested)
+            if ingested.rows > ingested.rows_late:
+                source.on_time_at = time.monotonic()
+        if len(records):
+            source.newest_ns = int(records.timestamps_ns[-1])
         if records.refused:
             letters = [self._context.refused_batch(batch.tp, refused) for refused in records.refused]
             sent.append(await self._context.publisher.enqueue(letters))
@@ -136,22 +142,37 @@ class IngestAgent:
             self._slots.release()
 
     async def advance_idle(self) -> None:
-        """Write into the log which source partitions are silent. Called every second or so."""
-        idle_after_s = self._context.settings.time.idle_after_s
+        """Write into the log which source partitions hold nobody back. Called every second or so.
+
+        Those are the silent ones, and those of which nothing that comes is on time: bytes that are no flows, or an
+        exporter whose clock stepped back.
+        """
         consumer = self._context.consumer
         for tp in sorted(consumer.assignment()):
             if tp.topic not in self._formats or not consumer.flow_active:
                 continue
             source = await self._source(tp, consumer.epoch(tp))
-            elapsed_s = time.monotonic() - source.active_at
-            if elapsed_s < idle_after_s or source.lock.locked() or consumer.lag(tp, source.next_offset) != 0:
+            elapsed_s = self._idle_s(tp, source)
+            if elapsed_s is None or source.lock.locked():
                 continue
             async with source.lock:
                 ingested = source.ingest.idle(round(elapsed_s * 1e9))
-                source.active_at = time.monotonic()
+                if elapsed_s:
+                    source.active_at = time.monotonic()
                 await self._context.publisher.publish(self._blocks(ingested))
                 if consumer.epoch(tp) == source.epoch:
                     consumer.revise_state(tp, _state(source.ingest))
+
+    def _idle_s(self, tp: TP, source: _Source) -> float | None:
+        """Return by how much the watermark of an idle source partition is to move on, None if it is not idle."""
+        idle_after_s, now = self._context.settings.time.idle_after_s, time.monotonic()
+        is_at_end = self._context.consumer.lag(tp, source.next_offset) == 0
+        if now - source.active_at >= idle_after_s:
+            return now - source.active_at if is_at_end else None
+        # Where records never cease the end is seldom reached; then one just written was just read.
+        is_at_end = is_at_end or time.time() - source.newest_ns / 1e9 < idle_after_s
+        is_mute = now - source.on_time_at >= idle_after_s and not source.ingest.is_idle
+        return 0.0 if is_at_end and is_mute else None
 
     async def _source(self, tp: TP, epoch: int) -> _Source:
         known = self._sources.get(tp)

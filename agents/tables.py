@@ -1,7 +1,7 @@
 """Faust tables: they store state and nothing more. Windows, expiry and time are ours.
 
 A key is written to the changelog partition of the flows partition that is being processed, so that a table
-moves with its partition. Values are bytes: one message per window and partition, however many sources.
+moves with its partition. Values are bytes: a block of sources, of which a window and partition mostly has one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Tables:
 
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self._kept = settings.sources.windows_kept
+        self._bytes_max = settings.sources.kept_bytes_max
         self._metrics = metrics
 
         def table(name: str) -> Any:
@@ -49,16 +50,15 @@ class Tables:
         self._progress[str(partition).encode()] = progress.encode()
 
     def keep_results(self, partition: int, said: Iterable[Said]) -> None:
-        """Put the windows of sources into their table and drop the oldest beyond ``windows_kept``."""
+        """Put the windows of sources into their table and drop the oldest beyond what is kept."""
         fresh = [r for r in said if isinstance(r, Result) and r.stream == _STREAM]
         if not fresh:
             return
         for result in fresh:
-            key = _key(partition, result.value["window_start_ns"])
+            _, _, part = result.key.partition("|")
+            key = _key(partition, result.value["window_start_ns"], int(part or 0))
             self._sources[key] = schemas.single_object_encode(_STREAM, result.value)
-        mine = sorted(k for k in self._sources if k.startswith(_prefix(partition)))
-        for key in mine[: -self._kept]:
-            del self._sources[key]
+        self._drop_oldest(partition)
 
     def count_entries(self, held: Collection[int]) -> None:
         """Set the metrics of the tables' sizes; what is kept of partitions that moved away does not count."""
@@ -67,15 +67,34 @@ class Tables:
         self._metrics.table_entries.labels("progress").set(progress)
         self._metrics.table_entries.labels("sources").set(sources)
 
+    def _drop_oldest(self, partition: int) -> None:
+        """Keep the newest windows of a partition: so many at most, and so many bytes, but one in any case."""
+        kept_bytes = 0
+        for at, (_, keys) in enumerate(self._windows(partition)):
+            kept_bytes += sum(len(self._sources[key]) for key in keys)
+            if at and (at >= self._kept or kept_bytes > self._bytes_max):
+                for key in keys:
+                    del self._sources[key]
+
+    def _windows(self, partition: int) -> list[tuple[int, list[bytes]]]:
+        """Return the starts of a partition's windows, newest first, with the keys of their parts in order."""
+        keys: dict[int, list[bytes]] = {}
+        for key in sorted(k for k in self._sources if k.startswith(_prefix(partition))):
+            keys.setdefault(_read_key(key)[1], []).append(key)
+        return sorted(keys.items(), reverse=True)
+
     def windows(self, partition: int | None = None) -> list[tuple[int, int]]:
         """Return (window start, partition) of every stored window, newest first."""
-        found = [_read_key(k) for k in self._sources]
+        found = {_read_key(k) for k in self._sources}
         return sorted(((start, p) for p, start in found if partition in (None, p)), reverse=True)
 
     def sources(self, partition: int, window_start_ns: int) -> SourceBlock | None:
         """Return a partition's sources of a window."""
-        raw = self._sources.get(_key(partition, window_start_ns))
-        return None if raw is None else SourceBlock.from_value(schemas.single_object_decode(raw)[1])
+        raw = [
+            self._sources[key] for start, keys in self._windows(partition) if start == window_start_ns for key in keys
+        ]
+        parts = [SourceBlock.from_value(schemas.single_object_decode(part)[1]) for part in raw]
+        return (parts[0] if len(parts) == 1 else SourceBlock.merged(parts)) if parts else None
 
     @property
     def sources_table(self) -> Any:
@@ -87,10 +106,11 @@ def _prefix(partition: int) -> bytes:
     return f"{partition:05d}|".encode()
 
 
-def _key(partition: int, window_start_ns: int) -> bytes:
-    return _prefix(partition) + f"{window_start_ns:020d}".encode()
+def _key(partition: int, window_start_ns: int, part: int) -> bytes:
+    start = _prefix(partition) + f"{window_start_ns:020d}".encode()
+    return start + f"|{part:05d}".encode() if part else start
 
 
 def _read_key(key: bytes) -> tuple[int, int]:
-    partition, _, start = key.partition(b"|")
+    partition, start, *_ = key.split(b"|")
     return int(partition), int(start)

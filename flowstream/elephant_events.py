@@ -15,6 +15,7 @@ from flowstream.links import EDGE_YES
 from flowstream.operators import Result
 
 STREAM = "elephants"
+SIGHTINGS_MAX = 64  # listed in a record: no path is that long
 
 
 @dataclass(slots=True)
@@ -95,7 +96,10 @@ class Scene:
         return results
 
     def _sightings(self, place: int, tick: int) -> list[dict[str, Any]]:
-        """Return the live sightings of a flow, and the published one, by falling TTL, then exporter."""
+        """Return the live sightings of a flow, and the published one, by falling TTL, then exporter.
+
+        ``SIGHTINGS_MAX`` of them: exporter addresses can be made up, and a message must not grow with them.
+        """
         inside = self.flow_of(place)
         listed = self.live(inside, (tick + 1) * self.tick_ns)
         listed[place - inside.start] = True
@@ -103,6 +107,9 @@ class Scene:
         rows = self.state.rows[at]
         told = estimate(self.state, at, tick, self.tick_ns)
         order = np.lexsort((at, -rows["ttl"].astype(np.int64)))
+        first = order[:SIGHTINGS_MAX]
+        if not np.any(at[first] == place):
+            first[-1] = np.flatnonzero(at == place)[0]
         return [
             {
                 **_place(rows["key"][n]),
@@ -111,7 +118,7 @@ class Scene:
                 "rate_bps": float(told.rate_bps[n]),
                 "ip_ttl": int(rows["ttl"][n]),
             }
-            for n in order.tolist()
+            for n in first.tolist()
         ]
 
 

@@ -5,6 +5,10 @@ iff its event time lies before ``max(event times before it) - out-of-orderness``
 the log alone, so batch boundaries and other partitions cannot change the verdict. A row on time by this rule
 always finds its pane open, because a flows partition's watermark is a minimum over source partitions.
 
+What a row does to the watermark is bounded by the log's own clock, the timestamp of its Kafka record: an exporter
+whose clock runs ahead closes nobody's window before its time, and one whose clock runs far behind does not hold
+windows open for ever.
+
 The state is one number, the watermark, and it belongs to an offset: callers keep the two together.
 """
 
@@ -32,6 +36,7 @@ class IngestConfig:
     sources: tuple[tuple[str, int], ...]  # input topics with their numbers of partitions
     destinations: int  # partitions of the flows topic
     out_of_orderness_ns: int
+    behind_max_ns: int | None = None  # rows further behind their record's timestamp are late; None: no such limit
     normalisation: Normalisation = field(default_factory=Normalisation)
 
 
@@ -82,6 +87,7 @@ class Ingest:
     ) -> None:
         self.source = source
         self.watermark_ns = watermark_ns
+        self.is_idle = False  # holds nobody's watermark back; until a row comes that is on time
         self._config = config
         self._wire_format = wire_format
         self._origin_id = origin_id(source, config.sources)
@@ -111,40 +117,57 @@ class Ingest:
             reasons |= dict.fromkeys(crowded.tolist(), int(Reason.TOO_LARGE))
             kept = ~np.isin(message, np.concatenate([absurd, crowded]))
             flows, message = flows.take(kept), message[kept]
+            reference = None if reference is None else reference[kept]
         flows = flows.replace(origin_offset=offsets[message], origin_id=np.full(len(flows), self._origin_id, np.uint32))
-        flows, rows_late = self._judge_lateness(flows)
+        flows, rows_late = self._judge_lateness(flows, reference)
         reach = int(offsets[-1]) + 1 if to_offset is None else to_offset
         first = int(offsets[0] if len(offsets) else reach) if self._next_offset is None else self._next_offset
         self._next_offset = reach
         rejected = [
             Rejected(int(offsets[index]), Reason(code), payloads[index]) for index, code in sorted(reasons.items())
         ]
-        blocks = self._cut(flows, first, self._next_offset, idle=False)
+        blocks = self._cut(flows, first, self._next_offset)
         return Ingested(blocks, rejected, len(payloads), len(decoded.skipped), len(flows), rows_late)
 
     def idle(self, elapsed_ns: int) -> Ingested:
-        """Write down that the partition was silent for ``elapsed_ns`` more: its watermark moves on by that."""
+        """Write down that the partition was silent for ``elapsed_ns`` more: its watermark moves on by that.
+
+        With 0 it was not silent, but nothing that came was on time: its watermark stays where it is.
+        """
+        self.is_idle = True
         if self.watermark_ns is not None:
             self.watermark_ns += elapsed_ns
         at = self._next_offset or 0
-        return Ingested(self._cut(FlowBatch.zeros(0), at, at, idle=True), [], 0, 0, 0, 0)
+        return Ingested(self._cut(FlowBatch.zeros(0), at, at), [], 0, 0, 0, 0)
 
-    def _judge_lateness(self, flows: FlowBatch) -> tuple[FlowBatch, int]:
+    def _judge_lateness(self, flows: FlowBatch, reference: NDArray[np.int64] | None) -> tuple[FlowBatch, int]:
         if not len(flows):
             return flows, 0
-        reached = np.maximum.accumulate(flows.time_ns) - self._config.out_of_orderness_ns
+        reached = np.maximum.accumulate(self._reached(flows.time_ns, reference))
         if self.watermark_ns is not None:
             np.maximum(reached, self.watermark_ns, out=reached)
         self.watermark_ns = int(reached[-1])
-        # reached[i] counts row i itself, which cannot be late because of itself: same verdict, one step less.
+        # reached[i] counts row i itself. By its event time it cannot be late because of itself: same verdict, one
+        # step less. By its record's timestamp it can, and is meant to be.
         late = flows.time_ns < reached
         rows_late = int(np.count_nonzero(late))
+        self.is_idle = self.is_idle and rows_late == len(flows)
         if rows_late:
             flag = np.where(late, np.uint8(Quality.LATE), np.uint8(0))
             flows = flows.replace(quality=flows.quality | flag)
         return flows, rows_late
 
-    def _cut(self, flows: FlowBatch, first: int, to: int, *, idle: bool) -> list[Block]:
+    def _reached(self, time_ns: Array, reference: NDArray[np.int64] | None) -> Array:
+        """Return the watermark that each row alone would set."""
+        allowed = self._config.out_of_orderness_ns
+        if reference is None:
+            return time_ns - allowed
+        reached = np.minimum(time_ns, reference) - allowed
+        if self._config.behind_max_ns is not None:
+            reached = np.maximum(reached, reference - self._config.behind_max_ns)
+        return np.where(reference >= 0, reached, time_ns - allowed)  # without a timestamp there is only its own word
+
+    def _cut(self, flows: FlowBatch, first: int, to: int) -> list[Block]:
         count = self._config.destinations
         destination = route(flows.src_addr, count)
         ordered = flows.take(np.argsort(destination, kind="stable")) if count > 1 else flows
@@ -155,7 +178,7 @@ class Ingest:
                 first,
                 to,
                 self.watermark_ns,
-                idle,
+                self.is_idle,
                 self._config.sources,
                 ordered.take(slice(bounds[d], bounds[d + 1])),
             )

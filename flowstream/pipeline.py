@@ -53,6 +53,7 @@ def ingest_config(settings: Settings, sources: tuple[tuple[str, int], ...]) -> I
         sources,
         settings.topics.partitions,
         round(settings.time.out_of_orderness_s * 1e9),
+        None if settings.time.behind_max_s is None else round(settings.time.behind_max_s * 1e9),
         Normalisation(
             default_sampling_rate=settings.sampling.default_rate,
             exporter_sampling_rates=dict(settings.sampling.exporters),

@@ -87,10 +87,9 @@ class ResultEncoder:
 
     def encode(self, result: Result) -> bytes:
         """Return a result's value in bytes."""
-        if self._json:
-            return to_json(result.stream, result.value)
-        schema = schema_name(result.stream)
-        return self.encode_record(schema, result.value) if result.body is None else self._frame(schema, result.body)
+        if self._json or result.body is None:
+            return self.encode_value(result.stream, result.value)
+        return self._frame(schema_name(result.stream), result.body)
 
     def encode_column(self, results: Results) -> Encoded:
         """Return the values of results in bytes: as ``encode`` does one by one."""
@@ -98,9 +97,12 @@ class ResultEncoder:
             return Encoded(b"", column_to_json(results))
         return Encoded(self._frame(schema_name(results.stream), b""), results.bodies)
 
-    def encode_record(self, name: str, record: dict[str, Any]) -> bytes:
-        """Return a record of a named schema in Avro, framed as configured."""
-        return self._frame(name, schemas.encode_body(name, record))
+    def encode_value(self, stream: str, value: dict[str, Any]) -> bytes:
+        """Return a value of a stream in bytes."""
+        if self._json:
+            return to_json(stream, value)
+        schema = schema_name(stream)
+        return self._frame(schema, schemas.encode_body(schema, value))
 
     def _frame(self, name: str, body: bytes) -> bytes:
         if name in self._schema_ids:

@@ -78,6 +78,9 @@ class Time(Section):
         "default", description="which time of a record is its event time; default: the format's own"
     )
     ahead_max_s: float = Field(3600.0, gt=0, le=315_360_000, description="how far ahead of the log a row may be")
+    behind_max_s: float | None = Field(
+        None, gt=0, le=315_360_000, description="rows further behind the log are late, and hold no window open"
+    )
 
 
 class Sampling(Section):
@@ -136,6 +139,9 @@ class Sources(Section):
     size_s: Seconds = Field(10.0, description="window length")
     distances: bool = Field(True, description="include the p99.9 of the pairwise distances")  # noqa: FBT003
     windows_kept: int = Field(60, ge=1, le=10_000, description="windows served by the web server")
+    kept_bytes_max: int = Field(
+        64 << 20, ge=1 << 20, description="bytes of them per partition at most, the newest window aside"
+    )
 
 
 class InputQuality(Section):

@@ -1,6 +1,7 @@
-"""The table of sources: what each source address sent in a window, one sorted columnar block per window.
+"""The table of sources: what each source address sent in a window, in sorted columnar blocks.
 
-A block is one message however many sources it holds, and a lookup by address is a binary search in it.
+A window of a partition is one block, and so one message, up to ``SOURCES_PER_BLOCK`` sources; more are in further
+blocks, in address order. A lookup by address is a binary search.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from flowstream.grouping import group_rows
 from flowstream.hashing import count_distinct, number_groups
 from flowstream.operators import Pane, Result
 from flowstream.summaries import Wanted, summarise
-from flowstream.windows import Windowing
+from flowstream.windows import Window, Windowing
 
 STREAM = "sources"
+#: At up to 88 bytes a source, or 400 in JSON, a block stays below the 16 MB that a message may have.
+SOURCES_PER_BLOCK = 1 << 15
 COLUMNS: Mapping[str, str] = {
     "flows": "<i8",
     "packets": "<i8",
@@ -98,7 +101,7 @@ def _add_rows(group, packets, sent, rate, in_bytes, in_packets, sums):  # type: 
 
 
 class SourcesOperator:
-    """Says ``sources`` once per window with rows. Keeps no state but its rows."""
+    """Says ``sources`` once per window with rows, in as many parts as it takes. Keeps no state but its rows."""
 
     name = "sources"
 
@@ -124,15 +127,8 @@ class SourcesOperator:
         columns = self._sums(rows, group, len(addresses))
         columns["dst_addrs"] = count_distinct(group, len(addresses), rows.dst_addr)
         columns["distance_p999"] = self._p999(window.rows, len(addresses))
-        value = {
-            "window_start_ns": window.start_ns,
-            "window_end_ns": window.end_ns,
-            "count": len(addresses),
-            "src_addr": narrow.pack_words(addresses),
-        }
-        # A distance is packed by its bits: whole numbers that are alike where distances are not wanted.
-        value |= {name: narrow.pack(columns[name].astype(d, copy=False).view(_BITS[d])) for name, d in COLUMNS.items()}
-        return [Result(STREAM, f"{window.start_ns}", window.end_ns, value)]
+        starts = range(0, len(addresses), SOURCES_PER_BLOCK)
+        return [_part(window, number, start, addresses, columns) for number, start in enumerate(starts)]
 
     def _sums(self, rows: FlowBatch, group: NDArray[np.int64], groups: int) -> dict[str, Array]:
         sums = np.zeros((groups, len(_SUMS)), np.int64)
@@ -161,9 +157,25 @@ class SourcesOperator:
         restore_stateless(self.name, state)
 
 
+def _part(window: Window, number: int, start: int, addresses: Array, columns: Mapping[str, Array]) -> Result:
+    """Return the sources of a window from ``start`` on, as many as a block may hold."""
+    part = slice(start, start + SOURCES_PER_BLOCK)
+    value: dict[str, Any] = {
+        "window_start_ns": window.start_ns,
+        "window_end_ns": window.end_ns,
+        "count": len(addresses[part]),
+        "src_addr": narrow.pack_words(addresses[part]),
+    }
+    for name, dtype in COLUMNS.items():
+        # A distance is packed by its bits: whole numbers that are alike where distances are not wanted.
+        value[name] = narrow.pack(columns[name][part].astype(dtype, copy=False).view(_BITS[dtype]))
+    key = f"{window.start_ns}|{number}" if number else f"{window.start_ns}"
+    return Result(STREAM, key, window.end_ns, value)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceBlock:
-    """The sources of a window, in address order, read from a result's value."""
+    """Sources of a window, in address order, read from a result's value."""
 
     window_start_ns: int
     window_end_ns: int
@@ -196,7 +208,7 @@ class SourceBlock:
 
     @classmethod
     def merged(cls, blocks: Sequence[SourceBlock]) -> SourceBlock:
-        """Join the blocks of one window from several partitions.
+        """Join blocks of one window: its parts, or those of several partitions.
 
         ValueError where there is none, windows differ, or a source is in two of them: distinct
         destinations and distances of two halves cannot be put together.

@@ -62,6 +62,7 @@ HEAD = """\
 EXAMPLES = {
     "inputs": '# for example: inputs = [{topic = "flow-messages"}, {topic = "eve", format = "suricata-eve"}]',
     "sampling.exporters": '# for example: exporters = {"10.255.0.11" = 1000}',
+    "time.behind_max_s": "# for example: behind_max_s = 3600.0",
     "elephants.rate_bps_min": "# for example: rate_bps_min = 100e6",
 }
 

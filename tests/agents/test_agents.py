@@ -71,7 +71,7 @@ def flows_topic(stage: Stage) -> str:
 
 
 async def test_ingest_publishes_before_it_acks_and_acks_with_the_watermark(stage: Stage) -> None:
-    batch = stage.batch(RAW, [goflow2_v2(), goflow2_v2(time_received_ns=T0_NS + 9 * S)], at_ms=T0_NS // 10**6)
+    batch = stage.batch(RAW, [goflow2_v2(), goflow2_v2(time_received_ns=T0_NS + 9 * S)], at_ms=T0_NS // 10**6 + 9000)
     await ingest(stage, batch)
     assert stage.verbs() == ["publish", "ack"]
     assert stage.done[-1] == ("ack", (TP(RAW, 0), 2, str(T0_NS + 7 * S)))

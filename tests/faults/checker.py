@@ -2,7 +2,8 @@
 
 Nothing of flowstream's own code is used here: messages are read by protobuf, results by fastavro and the few
 lines below. The rules are those of docs/architecture.md: a row belongs to the window its event time lies in;
-it is late if it lies before the largest event time before it in its raw partition minus the out-of-orderness;
+it is late if it lies before the largest event time before it in its raw partition minus the out-of-orderness,
+where an event time beyond the timestamp of its record counts as that; if it is set, also if it lies further behind it;
 a window must be out once the least of the partitions' watermarks has passed its end, and not before.
 """
 
@@ -63,6 +64,8 @@ class Rules:
     pane_ns: int = SECOND_NS
     out_of_orderness_ns: int = 2 * SECOND_NS
     ahead_max_ns: int = 3600 * SECOND_NS
+    behind_max_ns: int | None = None
+    silent: frozenset[int] = frozenset()  # raw partitions that are idle, and hold nobody back
 
 
 def truth(raw: Iterable[Record], partitions: int, rules: Rules) -> Truth:
@@ -79,10 +82,12 @@ def truth(raw: Iterable[Record], partitions: int, rules: Rules) -> Truth:
         if flow is None:
             found.rejected.add((one.partition, one.offset))
             continue
-        time_ns = flow.time_received_ns
-        watermark_ns = reached.get(one.partition, time_ns) - rules.out_of_orderness_ns
-        reached[one.partition] = max(reached.get(one.partition, time_ns), time_ns)
-        if time_ns < watermark_ns:
+        time_ns, log_ns = flow.time_received_ns, one.timestamp_ms * 1_000_000
+        told = [reached.get(one.partition, 0), min(time_ns, log_ns) - rules.out_of_orderness_ns]
+        if rules.behind_max_ns is not None:
+            told.append(log_ns - rules.behind_max_ns)
+        reached[one.partition] = max(told)
+        if time_ns < reached[one.partition]:
             found.late.add((one.partition, one.offset))
             continue
         found.numbers[flow.sequence_num] += 1
@@ -90,8 +95,9 @@ def truth(raw: Iterable[Record], partitions: int, rules: Rules) -> Truth:
         rate = flow.sampling_rate or 1
         for at, value in enumerate((1, flow.packets, flow.bytes, flow.packets * rate, flow.bytes * rate)):
             own[at] += value
-    if len(reached) == partitions:
-        watermark_ns = min(reached.values()) - rules.out_of_orderness_ns
+    holding = set(range(partitions)) - rules.silent
+    if holding <= reached.keys():
+        watermark_ns = min(reached[p] for p in holding)
         found.watermark_ns = watermark_ns // rules.pane_ns * rules.pane_ns
     found.flows = {key: tuple(values) for key, values in sums.items()}
     return found
@@ -132,6 +138,14 @@ def avro(name: str, value: bytes) -> dict[str, Any]:
     assert value[:2] == b"\xc3\x01", f"{name}: {value[:10]!r} is no single-object encoding"
     read: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(value[10:]), _schema(name), None)  # type: ignore[assignment]
     return read
+
+
+def avro_encoded(name: str, record: Mapping[str, Any]) -> bytes:
+    """Return a record in single-object encoding."""
+    body = io.BytesIO()
+    fastavro.schemaless_writer(body, _schema(name), record)
+    mark = fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(_schema(name)), "CRC-64-AVRO")
+    return b"\xc3\x01" + bytes.fromhex(mark) + body.getvalue()
 
 
 def unpacked(raw: bytes, rows: int) -> list[int]:
@@ -215,10 +229,10 @@ def late_rows(records: Iterable[Record]) -> Counter[tuple[int, int]]:
     return found
 
 
-def dead_letters(records: Iterable[Record]) -> Counter[tuple[int, int]]:
-    """Return how often each (raw partition, offset) is a dead letter, a key said twice counting once."""
+def dead_letters(records: Iterable[Record], topic: str) -> Counter[tuple[int, int]]:
+    """Return how often each (partition, offset) of a topic is a dead letter, a key said twice counting once."""
     letters = (avro("dead_letter", value) for value in last_values(records)[0].values())
-    return Counter((letter["partition"], letter["offset"]) for letter in letters if letter["format"] != "flow-block")
+    return Counter((letter["partition"], letter["offset"]) for letter in letters if letter["topic"] == topic)
 
 
 def chains(flows: Iterable[Record]) -> tuple[dict[tuple[int, str, int], int], int, list[str]]:

@@ -18,7 +18,7 @@ from tests.faults.report import Row
 from tests.faults.scenario import Scenario
 from tests.faults.sender import Sender
 from tests.faults.supervisor import Supervisor
-from tests.faults.verdict import RESULTS, Verdict, rules
+from tests.faults.verdict import RESULTS, Told, Verdict, rules
 from tests.faults.watch import Watch
 from tests.integration.lab import Lab
 from tests.waiting import wait_for
@@ -158,16 +158,15 @@ class Rig:
         began = time.monotonic()
         self.sender.close_windows()
         ends = client.ends(self.address, [self.lab.raw])
-        self.truth = checker.truth(client.read(self.address, self.lab.raw), self.partitions, rules(self.lab.settings()))
-        closed = self.truth.closed()
+        chosen = rules(self.lab.settings(), self.sender.silent)
+        self.truth = checker.truth(client.read(self.address, self.lab.raw), self.partitions, chosen)
+        closed, told = self.truth.closed(), Told()
 
         def complete() -> bool:
             seen = self.watch.seen
             if any(seen.committed.get(at, 0) < end for at, end in ends.items()):
                 return False
-            values = list(seen.sources.values())
-            told = {key for value in values for key in checker.windows_of_sources(value)}
-            return closed.keys() <= told
+            return told.holds(closed, dict(seen.sources))
 
         try:
             wait_for(complete, "everything to be committed and every window to be out", deadline_s)

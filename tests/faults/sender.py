@@ -16,12 +16,13 @@ FLUSH_S = 300.0
 
 
 class Sender:
-    """One sender of one raw topic; flow ``n`` goes to partition ``n`` modulo their number."""
+    """One sender of one raw topic; flows go to the partitions that are not ``silent`` in turn."""
 
     def __init__(self, address: str, topic: str, partitions: int, seed: int) -> None:
         self.flows = Flows(seed)
         self.topic = topic
         self.partitions = partitions
+        self.silent: set[int] = set()
         self.acknowledged: list[tuple[int, int, int]] = []
         self._producer = client.producer(address)
         self._lock = threading.Lock()
@@ -31,10 +32,19 @@ class Sender:
         with self._lock:
             for _ in range(records):
                 number = self.flows.number
-                self.put(number, number % self.partitions, self.flows.next(step_ns, sources, hot))
+                self.put(number, self.partition_of(number), self.flows.next(step_ns, sources, hot))
 
-    def put(self, number: int, partition: int, value: bytes | None) -> None:
-        """Queue any value, under the number that it is to be known by in ``acknowledged``."""
+    def partition_of(self, number: int) -> int:
+        """Return where the flow of a number goes."""
+        return self.speaking[number % len(self.speaking)]
+
+    @property
+    def speaking(self) -> list[int]:
+        """The partitions that flows go to."""
+        return [p for p in range(self.partitions) if p not in self.silent]
+
+    def put(self, number: int, partition: int, value: bytes | None, timestamp_ms: int = 0) -> None:
+        """Queue any value, under the number that it is to be known by in ``acknowledged``; 0: its time is now."""
 
         def done(error: Any, message: Any) -> None:
             if error is None:
@@ -42,7 +52,9 @@ class Sender:
 
         while True:
             try:
-                self._producer.produce(self.topic, value, key=b"k", partition=partition, on_delivery=done)
+                self._producer.produce(
+                    self.topic, value, key=b"k", partition=partition, on_delivery=done, timestamp=timestamp_ms
+                )
                 break
             except BufferError:
                 self._producer.poll(0.1)
@@ -82,8 +94,7 @@ class Sender:
     def close_windows(self) -> None:
         """Send one flow to each partition that lies so far ahead that every window before it closes."""
         with self._lock:
-            for partition in range(self.partitions):
-                number = self.flows.number
-                self.put(number, partition, self.flows.closing(130 if partition == 0 else 0))
+            for ahead_s, partition in zip([130, *[0] * self.partitions], self.speaking, strict=False):
+                self.put(self.flows.number, partition, self.flows.closing(ahead_s))
             self.flows.time_ns += 10**9
         self.flush()

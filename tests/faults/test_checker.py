@@ -124,12 +124,31 @@ def test_late_rejected_and_empty_messages_are_told_apart() -> None:
         return encoded(src_addr=bytes([10, 0, 0, 1]), time_received_ns=time_ns, bytes=1, packets=1)
 
     values = [at(10), b"\x05junk", at(8), None, at(7.999), encoded(bytes=1, time_received_ns=T0_NS), at(10_000), b""]
-    records = [Record(TOPIC, 0, i, T0_NS // 1_000_000, b"k", v) for i, v in enumerate(values)]
+    records = [Record(TOPIC, 0, i, T0_NS // 1_000_000 + 20_000, b"k", v) for i, v in enumerate(values)]
     told = checker.truth(records, 1, Rules())
     assert told.late == {(0, 4)}
     assert told.rejected == {(0, 1), (0, 5), (0, 6), (0, 7)}
     assert told.skipped == 1
     assert told.messages == 8
+
+
+def timed(*times_s: tuple[float, float]) -> list[Record]:
+    """Records of one partition, each with its event time and its timestamp in the log."""
+    ns = [(T0_NS + int(own * SECOND_NS), T0_NS + int(log * SECOND_NS)) for own, log in times_s]
+    return [
+        Record(TOPIC, 0, i, log // 1_000_000, b"k", encoded(src_addr=bytes([10, 0, 0, 1]), time_received_ns=own))
+        for i, (own, log) in enumerate(ns)
+    ]
+
+
+def test_the_timestamp_of_a_record_bounds_what_its_event_time_says() -> None:
+    records = timed((1000, 10), (9, 11), (8.9, 12), (-500, 13), (11, 13.5))
+    told = checker.truth(records, 1, Rules())
+    assert (told.late, told.watermark_ns) == ({(0, 3)}, T0_NS + 9 * SECOND_NS)
+    told = checker.truth(timed((-500, 10), (-61, 11), (0, 12)), 1, Rules(behind_max_ns=60 * SECOND_NS))
+    assert (told.late, told.watermark_ns) == ({(0, 0), (0, 1)}, T0_NS - 2 * SECOND_NS)
+    assert checker.truth(records, 2, Rules()).watermark_ns == 0
+    assert checker.truth(records, 2, Rules(silent=frozenset({1}))).watermark_ns == T0_NS + 9 * SECOND_NS
 
 
 def block(first: int, end: int, offsets: list[int] | None = None) -> bytes:

@@ -106,7 +106,7 @@ class Watch(threading.Thread):
                 self._digests[at] = digest
             if one.topic == self._sources:
                 seen.sources[one.partition, at[2]] = one.value or b""
-                seen.newest[one.partition] = max(int(at[2]), seen.newest.get(one.partition, 0))
+                seen.newest[one.partition] = max(int(at[2].partition(b"|")[0]), seen.newest.get(one.partition, 0))
             seen.results += 1
 
     def _look_at_commits(self) -> None:

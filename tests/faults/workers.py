@@ -170,28 +170,28 @@ def scale_out_and_in(rig: Rig) -> None:
     first = rig.lab.worker()
     rig.produce(20_000)
     rig.drain()
-    before = _tables(rig, first)
+    before = tables_of(rig, first)
     assert len(before) > 5, "there should be windows to compare"
     rig.fault("two workers join")
     others = crew(rig, 2)
     wait_for(lambda: each_owned_once(rig) and all(w.assigned() for w in rig.lab.workers), "partitions to be shared", 90)
     for worker in rig.lab.workers:
-        wait_for(lambda worker=worker: _tables(rig, worker) == before, "the state of the worker before", 60)
+        wait_for(lambda worker=worker: tables_of(rig, worker) == before, "the state of the worker before", 60)
     with rig.producing(2000):
         some_way_on(rig, 8_000)
     rig.drain()
-    between = _tables(rig, others[0])
+    between = tables_of(rig, others[0])
     for leaving in others:
         rig.fault("a worker leaves")
         assert leaving.stop() == 0
     wait_for(lambda: each_owned_once(rig), "the first worker to hold everything", 90)
-    wait_for(lambda: _tables(rig, first) == between, "the state of the workers before", 60)
+    wait_for(lambda: tables_of(rig, first) == between, "the state of the workers before", 60)
     rig.produce(5_000)
     rig.drain()
     rig.verify()
 
 
-def _tables(rig: Rig, worker: Worker) -> dict[int, object]:
+def tables_of(rig: Rig, worker: Worker) -> dict[int, object]:
     """Return every window of the table of sources, as a worker answers for all."""
     starts = {start for start, _ in rig.truth.closed()}
     told = {start: worker.get(f"/sources?top=1000&window={start}").get("sources") for start in sorted(starts)}

@@ -3,6 +3,7 @@
 import pytest
 
 from flowstream.batch import FlowBatch
+from flowstream.elephant_events import SIGHTINGS_MAX
 from flowstream.links import LinkTable
 from tests.elephant_rows import GIGABIT, LEAF_IN, LEAF_OUT, SPINE, events, fabric, link, operator, path, run
 
@@ -51,3 +52,15 @@ def test_a_sighting_without_capacity_is_listed_but_does_not_report():
     told = events(run(operator(links), path(LEAF_IN, SPINE)), "onset")
     assert [v["exporter"] for v in told] == ["192.0.2.21"]
     assert [s["exporter"] for s in told[0]["sightings"]] == ["192.0.2.11", "192.0.2.21"]
+
+
+def test_made_up_exporters_do_not_make_a_record_grow():
+    crowd = [(f"198.51.{n >> 8}.{n & 255}", 1, 60) for n in range(3 * SIGHTINGS_MAX)]
+    told = events(run(operator(fabric("192.0.2.13")), path(LEAF_OUT, *crowd, seconds=4), seconds=6), "onset")
+    assert [v["exporter"] for v in told] == ["192.0.2.13"]
+    assert len(told[0]["sightings"]) == SIGHTINGS_MAX
+    assert told[0]["sightings"][0]["exporter"] == "192.0.2.13"
+    last = path((LEAF_OUT[0], LEAF_OUT[1], 1), *crowd, seconds=4)
+    told = events(run(operator(fabric("192.0.2.13")), last, seconds=6), "onset")
+    assert len(told[0]["sightings"]) == SIGHTINGS_MAX
+    assert told[0]["sightings"][-1]["exporter"] == "192.0.2.13", "the one that is published is always among them"

@@ -11,6 +11,7 @@ from flowstream.blocks import SourcePartition
 from flowstream.decode import Payloads
 from flowstream.errors import Reason
 from flowstream.ingest import Ingest, IngestConfig, route
+from flowstream.normalise import Normalisation
 from tests.builders import T0_NS, delimited, goflow2_v2
 
 SOURCE = SourcePartition("raw", 0)
@@ -89,7 +90,7 @@ def test_every_message_is_in_exactly_one_place() -> None:
 
 def test_a_row_far_ahead_of_the_logs_clock_moves_no_watermark() -> None:
     ingest = Ingest(
-        IngestConfig((("raw", 1),), 1, 0, CONFIG.normalisation.__class__(ahead_max_ns=3600 * S)),
+        IngestConfig((("raw", 1),), 1, 0, normalisation=Normalisation(ahead_max_ns=3600 * S)),
         SOURCE,
         "goflow",
     )

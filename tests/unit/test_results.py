@@ -99,6 +99,15 @@ def test_a_column_is_encoded_as_its_results_one_by_one(config, encoder):
         assert [encoded.prefix + v for v in encoded.values.values()] == [encoder.encode(r) for r in results]
 
 
+def test_dead_letters_are_json_where_json_is_chosen():
+    letter = {
+        "topic": "raw", "partition": 3, "offset": 17, "format": "goflow", "reason": "malformed",
+        "payload": b"\xff\x00", "payload_bytes": 2,
+    }  # fmt: skip
+    assert json.loads(ResultEncoder("json").encode_value("dead-letters", letter)) == {**letter, "payload": "/wA="}
+    assert schemas.single_object_decode(ResultEncoder().encode_value("dead-letters", letter)) == ("dead_letter", letter)
+
+
 def test_a_schema_without_a_registry_id_goes_out_as_single_object():
     encoder = ResultEncoder("avro", {"sources": 7})
     assert encoder.encode(said()["sources"][0])[:5] == b"\x00\x00\x00\x00\x07"

@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     "time.idle_after_s": 30.0,
     "time.event_time": "start",
     "time.ahead_max_s": 60.0,
+    "time.behind_max_s": 7200.0,
     "sampling.default_rate": 1000,
     "sampling.exporters": {"10.255.0.11": 64},
     "distances.size_s": 6.0,
@@ -62,6 +63,7 @@ OTHER: dict[str, Any] = {
     "sources.size_s": 20.0,
     "sources.distances": False,
     "sources.windows_kept": 6,
+    "sources.kept_bytes_max": 1 << 28,
     "quality.size_s": 120.0,
     "output.format": "json",
     "output.schema_registry_url": "http://registry.example:8081",
@@ -75,7 +77,7 @@ OTHER: dict[str, Any] = {
 #: Settings that say where and how, but never what comes out. The number of partitions is not among them: a
 #: record of sources holds one partition's, and limits hold for one.
 NO_EFFECT_ON_RESULTS = {
-    *("app", "data_dir", "sources.windows_kept"),
+    *("app", "data_dir", "sources.windows_kept", "sources.kept_bytes_max"),
     *(name for name in LEAVES if name.startswith(("kafka.", "output.", "web."))),
     *(name for name in LEAVES if name.startswith("topics.") and name != "topics.partitions"),
 }
@@ -132,7 +134,7 @@ def test_a_file_overrides_the_default_and_the_environment_overrides_the_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # What is unset cannot be unset by a variable, and maps are joined key by key, as sections are.
-    last = {"elephants.rate_bps_min": 5.0, "sampling.exporters": {"10.255.0.11": 2}}
+    last = {"elephants.rate_bps_min": 5.0, "time.behind_max_s": 60.0, "sampling.exporters": {"10.255.0.11": 2}}
     wanted = last.get(name, told(load(), name))
     write_file(tmp_path / "flowstream.toml", name, OTHER[name])
     assert told(load(), name) == OTHER[name]

@@ -14,7 +14,9 @@ from flowstream.batch import FlowBatch, address_words
 from flowstream.distances import DistancesConfig
 from flowstream.errors import StateError
 from flowstream.operators import Pane
-from flowstream.sources import COLUMNS, SourceBlock, SourcesConfig, SourcesOperator
+from flowstream.results import ResultEncoder
+from flowstream.sources import COLUMNS, SOURCES_PER_BLOCK, SourceBlock, SourcesConfig, SourcesOperator
+from flowstream.topics import BLOCK_BYTES_MAX
 from tests.builders import flows
 
 SECOND = 10**9
@@ -90,6 +92,34 @@ def test_distances_can_be_left_out_and_follow_their_configuration():
     assert all(row["distance_p999"] < 10 for row in block_of(rows, scaled).rows())
     few = SourcesConfig(1, distances=DistancesConfig(flows_max=2))
     assert [r["flows"] for r in block_of(rows, few).rows()] == [r["flows"] for r in block_of(rows).rows()]
+
+
+def test_a_window_of_many_sources_comes_in_parts_that_make_the_whole(monkeypatch):
+    rows = sample(2000, 100)
+    (whole,) = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    monkeypatch.setattr("flowstream.sources.SOURCES_PER_BLOCK", 33)
+    parts = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    start = f"{7 * SECOND}"
+    assert [r.key for r in parts] == [start, f"{start}|1", f"{start}|2", f"{start}|3"]
+    assert [r.value["count"] for r in parts] == [33, 33, 33, 1]
+    merged = SourceBlock.merged([SourceBlock.from_value(r.value) for r in parts])
+    assert list(merged.rows()) == list(SourceBlock.from_value(whole.value).rows())
+
+
+@pytest.mark.parametrize("written", ["avro", "json"])
+def test_no_number_of_sources_and_no_figures_make_a_message_too_large(written):
+    # The longest there is of every figure: full words, and IPv6 addresses that nothing shortens.
+    count = SOURCES_PER_BLOCK + 1000
+    rng = np.random.default_rng(0)
+    words = rng.integers(1 << 60, 1 << 63, (count, 2)).astype(np.uint64)
+    words[:, 0] |= np.uint64(0x8888_8888_8888_8888)
+    words[:, 1] |= np.uint64(0x1111_1111_1111_1111)
+    figures = {name: rng.integers(LIMIT // 4, LIMIT, count) for name in ("bytes", "packets", "in_bytes", "in_packets")}
+    rows = flows(count, **figures).replace(src_addr=words)
+    results = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    assert sum(r.value["count"] for r in results) == count
+    sizes = [len(ResultEncoder(written).encode(r)) for r in results]
+    assert max(sizes) < BLOCK_BYTES_MAX - (1 << 16), "room for key and headers"
 
 
 def test_a_window_is_one_result_keyed_by_its_start():
