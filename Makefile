@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 PATHS := $(wildcard flowstream agents tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test lint fmt demo bench bench-growth bench-peers clean
+.PHONY: help setup jars test fuzz lint fmt demo bench bench-growth bench-peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ jars: $(STAMP)
 
 test: setup ## run all tests, with a local Kafka broker if FLOWSTREAM_TEST_BROKER names no other
 	@$(BIN)/python -m pytest
+
+fuzz: $(STAMP) .venv/.fuzz ## search a minute for each reader for bytes that break its law: ARGS='--seconds 600 --only goflow'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/contracts/test_hostile_bytes.py
+
+.venv/.fuzz: pyproject.toml
+	@echo "installing atheris into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@touch $@
 
 lint: $(STAMP) ## check style and types
 	@$(BIN)/ruff check $(PATHS)
