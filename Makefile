@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 PATHS := $(wildcard flowstream agents tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test faults lint audit lock fmt demo bench bench-growth bench-peers clean
+.PHONY: help setup jars test faults fuzz lint audit lock fmt demo bench bench-growth bench-peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,15 @@ test: setup ## run all tests, with a local Kafka broker if FLOWSTREAM_TEST_BROKE
 
 faults: setup ## harm workers and brokers in every way of docs/reliability.md, and print what came of it
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz: $(STAMP) .venv/.fuzz ## search a minute for each reader for bytes that break its law: ARGS='--seconds 600 --only goflow'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/contracts/test_hostile_bytes.py
+
+.venv/.fuzz: pyproject.toml
+	@echo "installing atheris into .venv"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@touch $@
 
 lint: $(STAMP) ## check style and types, and say what is known against the dependencies
 	@$(BIN)/ruff check $(PATHS)

@@ -57,7 +57,7 @@ class Progress(msgspec.Struct, frozen=True):
         """Read the record; StateError if this version cannot."""
         try:
             progress = msgspec.msgpack.decode(zlib.decompress(raw), type=cls)
-        except (msgspec.DecodeError, ValueError, zlib.error) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError, zlib.error) as error:
             raise StateError(f"not a progress record: {error}") from error
         if progress.version != PROGRESS_VERSION:
             raise StateError(f"a progress record of version {progress.version}, not {PROGRESS_VERSION}")

@@ -234,10 +234,12 @@ def _write_record(program, texts, room, body, place, end, buffer, at, left):  # 
             return _WRONG
         if code <= _BOOLEAN:
             at = _put_scalar(code, number, texts, buffer, at)
-        elif code == _NULL_OR:
+        elif code == _NULL_OR and 0 <= number <= 1:
             if number == a:
                 at, step = put_bytes(buffer, at, texts, _NULL[0], _NULL[1]), b
-        elif number < 0:  # no length; nor is a block of an array preceded by its size, as we write it
+        elif (
+            number < 0 or code == _NULL_OR
+        ):  # no length, or no branch; nor is a block of an array preceded by its size, as we write it
             return _WRONG
         elif code >= _ARRAY:
             at = _put_array_mark(code, number, buffer, at)

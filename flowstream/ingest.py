@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 from flowstream.batch import Array, FlowBatch, Quality
 from flowstream.blocks import Block, SourcePartition, origin_id
 from flowstream.decode import DecodeContext, Payloads, decode
+from flowstream.decode.payloads import ROWS_PER_MESSAGE_MAX
 from flowstream.errors import Reason
 from flowstream.normalise import Normalisation, normalise
-
-#: A message's rows cannot be cut over several blocks, which cover whole messages: at up to 162 bytes a row, 10 MB.
-ROWS_PER_MESSAGE_MAX = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)

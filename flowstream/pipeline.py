@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import numpy as np
 
 from flowstream.analysis import Analysis, Progress
 from flowstream.blocks import Block, SourcePartition, origin_names
 from flowstream.decode import DecodeContext, Payloads
+from flowstream.decode.avro_writers import Writer
 from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
-from flowstream.errors import SettingsError
+from flowstream.errors import SchemaError, SettingsError
 from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
 from flowstream.links import LinkTable
 from flowstream.normalise import Normalisation
@@ -35,14 +35,14 @@ PAYLOAD_BYTES_PER_BLOCK = 3 << 20
 def decode_context(chosen: Input, writer_schemas: Mapping[int, Any] | None = None) -> DecodeContext:
     """Return what an input's decoder needs beside the bytes; ``writer_schemas`` may grow later.
 
-    Raises SettingsError where the input's schema file is missing or no schema.
+    Raises SettingsError where the input's schema file is missing or no schema of flow records.
     """
     bare = None
     if chosen.schema_file:
         try:
             bare = json.loads(Path(chosen.schema_file).read_text("utf-8"))
-            fastavro.parse_schema(bare)
-        except (OSError, ValueError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
+            Writer(bare)
+        except (OSError, ValueError, RecursionError, SchemaError) as error:
             raise SettingsError(f"setting inputs: schema_file = {chosen.schema_file!r}: {error}") from error
     return DecodeContext({} if writer_schemas is None else writer_schemas, bare)
 

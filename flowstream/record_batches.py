@@ -3,6 +3,10 @@
 Format: Kafka protocol guide, "Record Batch" and "Record" (magic 2). A batch is a header of 61 bytes, then
 records, compressed together or not. CRCs, control batches and transactions are the business of whoever fetched
 the batch; here every length is checked against the bytes there are.
+
+What a record says of its own offset comes from whoever sent it, and a broker that stores a batch uncompressed does not
+check it. It does check that a batch has as many records as offsets. So in a batch that still has all of them, the
+offsets are those the broker gave; only where compaction took some away do the records say which are left.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ UNPACKED_BYTES_MAX: Final = 32 << 20
 #: Batches of a fetch are unpacked together up to about this. A fetch of many that unpack to much is read bit by bit.
 _TOGETHER_BYTES: Final = 16 << 20
 _WIRE_FORMAT: Final = "record-batch"
+_TIME_MAX_MS: Final = (2**63 - 1) // 1_000_000
+_Bytes = NDArray[np.uint8]
 
 _TRUNCATED: Final = -1
 _NONE: Final = np.zeros(0, np.int64)
@@ -137,15 +143,18 @@ def read_batches(batches: Sequence[WireBatch | LegacyBatch], decompress: Decompr
 
 def _read_legacy(batch: LegacyBatch) -> Records:
     offsets, times, values = zip(*batch.records, strict=True)
-    return Records(
-        Payloads.from_values(values), np.array(offsets, np.int64), np.array(times, np.int64) * 1_000_000
-    )  # fmt: skip
+    return Records(Payloads.from_values(values), np.array(offsets, np.int64), _in_ns(np.array(times, np.int64)))
+
+
+def _in_ns(times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return timestamps in nanoseconds; those that only a producer can have made up are the last there is."""
+    return np.where(times_ms < 0, times_ms, np.minimum(times_ms, _TIME_MAX_MS) * 1_000_000)
 
 
 def _read_wire(batch: WireBatch, decompress: Decompress) -> Records:
     if len(batch.wire) < _HEADER.size:
         raise DecodeError(_WIRE_FORMAT, Reason.TRUNCATED, f"{len(batch.wire)} bytes")
-    base, _, _, magic, _, attributes, _, time_ms, greatest_ms, _, _, _, count = _HEADER.unpack_from(batch.wire)
+    base, _, _, magic, _, attributes, last_delta, time_ms, greatest_ms, _, _, _, count = _HEADER.unpack_from(batch.wire)
     if magic != _MAGIC:
         raise DecodeError(_WIRE_FORMAT, Reason.MALFORMED, f"format {magic}")
     body = batch.wire[_HEADER.size :]
@@ -156,14 +165,13 @@ def _read_wire(batch: WireBatch, decompress: Decompress) -> Records:
     raw = np.frombuffer(body, np.uint8)
     values, bounds = np.empty(len(raw), np.uint8), np.zeros(count + 1, np.int64)
     null, columns = np.zeros(count, np.bool_), np.empty((2, count), np.int64)
-    found = _read_records(raw, count, base, time_ms, batch.first_offset, values, bounds, null, columns)
+    found = _read_records(raw, count, last_delta, base, time_ms, batch.first_offset, values, bounds, null, columns)
     if found < 0:
-        raise DecodeError(_WIRE_FORMAT, Reason.MALFORMED, "records that do not fit their lengths")
+        raise DecodeError(_WIRE_FORMAT, Reason.MALFORMED, "records that do not fit their lengths or offsets")
     if attributes & _APPEND_TIME:
         columns[1] = greatest_ms
     payloads = Payloads(values[: bounds[found]].tobytes(), bounds[: found + 1], null[:found])
-    times = columns[1, :found]
-    return Records(payloads, columns[0, :found], np.where(times < 0, times, times * 1_000_000))
+    return Records(payloads, columns[0, :found], _in_ns(columns[1, :found]))
 
 
 def _joined(parts: Sequence[Records], refused: Sequence[RefusedBatch], next_offset: int) -> Records:
@@ -197,13 +205,16 @@ def _zigzag(raw, at, end):  # type: ignore[no-untyped-def]
 
 
 @bare_njit
-def _read_records(raw, count, base, time_ms, first_offset, values, bounds, null, columns):  # type: ignore[no-untyped-def]
+def _read_records(  # type: ignore[no-untyped-def]
+    raw, count, last_delta, base, time_ms, first_offset, values, bounds, null, columns
+):
     """Read ``count`` records; fill values (end to end), their bounds, which are null, offsets and times in ms.
 
-    Records before ``first_offset`` are passed over. Returns how many were filled, or a negative number.
+    Records before ``first_offset`` are passed over. Returns how many were filled, or a negative number where a record
+    reaches beyond its length, or its offset is not between those around it.
     """
-    at, filled, used = 0, 0, 0
-    for _ in range(count):
+    at, filled, used, offset_before = 0, 0, 0, -1
+    for place in range(count):
         size, at = _zigzag(raw, at, len(raw))
         if at < 0 or size < 0 or size > len(raw) - at:
             return _TRUNCATED
@@ -220,6 +231,11 @@ def _read_records(raw, count, base, time_ms, first_offset, values, bounds, null,
         length, at = _zigzag(raw, at + max(key, 0), end)
         if at < 0 or length > end - at:
             return _TRUNCATED
+        if count == last_delta + 1:
+            offset_delta = place
+        elif not offset_before < offset_delta <= last_delta:
+            return _TRUNCATED
+        offset_before = offset_delta
         if base + offset_delta >= first_offset:
             columns[0, filled] = base + offset_delta
             columns[1, filled] = time_ms + time_delta

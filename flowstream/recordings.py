@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 
 from flowstream import schemas
 from flowstream.decode import Payloads, decode
-from flowstream.errors import FlowstreamError
+from flowstream.decode.avro_writers import Writer
+from flowstream.errors import FlowstreamError, SchemaError
 
 CHUNK_BYTES = 1 << 20
 MESSAGE_BYTES_MAX = 16 << 20  # a declared length beyond is no message
+BLOCK_BYTES_MAX = 256 << 20  # of an Avro container
 LEFTOVER_BYTES_MAX = 1 << 16  # of what cannot be split: enough to see what it is
 LINE_BYTES_MAX = 1 << 20
 _HEAD_BYTES = 1 << 16
@@ -46,7 +48,9 @@ _CONTAINER_ERRORS = (
     LookupError,
     EOFError,
     OverflowError,
+    RecursionError,
     zlib.error,
+    SchemaError,
     fastavro.schema.SchemaParseException,
     fastavro.read.SchemaResolutionError,
 )
@@ -200,9 +204,24 @@ def _split(
     return count, at, False, followed
 
 
+class _Sized:
+    """What a container is read from: a read that the file declares too large is the end of it."""
+
+    def __init__(self, opened: IO[bytes]) -> None:
+        self._opened = opened
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, or fewer at the end. Python would set ``size`` bytes aside before it looks."""
+        if size > BLOCK_BYTES_MAX:
+            raise EOFError(f"a block of {size} bytes")
+        return self._opened.read(size)
+
+
 def _container(opened: IO[bytes], path: Path) -> Iterator[bytes]:
     try:
-        records: Iterator[Any] = fastavro.reader(opened, reader_schema=schemas.load("flow_record"))
+        sized: Any = _Sized(opened)
+        records: Any = fastavro.reader(sized, reader_schema=schemas.load("flow_record"))
+        Writer(records.writer_schema)  # refuses what is dangerous to read with
         for record in records:
             yield schemas.single_object_encode("flow_record", record)
     except _CONTAINER_ERRORS as error:

@@ -38,7 +38,7 @@ class Kafka(Section):
     session_timeout_s: float = Field(10.0, ge=6, le=300, description="a silent worker is replaced after this")
     heartbeat_s: float = Field(3.0, gt=0, le=60, description="interval of the signs of life")
     declare_topics: bool = Field(True, description="let the worker create its tables' changelog topics")  # noqa: FBT003
-    fetch_bytes_max: int = Field(2 << 20, ge=1 << 12, description="bytes fetched from a partition at once")
+    fetch_bytes_max: int = Field(2 << 20, ge=1 << 12, le=1 << 30, description="bytes fetched from a partition at once")
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
         "lz4", description="of the topics flowstream writes"
     )
@@ -64,14 +64,16 @@ class Topics(Section):
     )
     partitions: int = Field(4, ge=1, le=1024, description="partitions of the flows and result topics")
     replication: int = Field(1, ge=1, le=9, description="replicas of each partition")
-    flows_retention_hours: float = Field(24.0, gt=0, description="how far back a replay can go")
-    results_retention_hours: float = Field(168.0, gt=0, description="how long results are kept")
+    flows_retention_hours: float = Field(24.0, gt=0, le=876_000, description="how far back a replay can go")
+    results_retention_hours: float = Field(168.0, gt=0, le=876_000, description="how long results are kept")
 
 
 class Time(Section):
     """Event time."""
 
-    pane_s: Seconds = Field(1.0, description="unit of event time; window lengths are multiples of it")
+    pane_s: float = Field(
+        1.0, ge=0.001, le=86_400, description="unit of event time; window lengths are multiples of it"
+    )
     out_of_orderness_s: float = Field(2.0, ge=0, le=86_400, description="how late a row may be and still count")
     idle_after_s: float = Field(10.0, ge=0.1, le=86_400, description="silence after which a partition is idle")
     event_time: Literal["default", "received", "start", "end"] = Field(
@@ -113,7 +115,7 @@ class Distances(Section):
     pairs: Literal["none", "tail", "all"] = Field("none", description="which pairs are published one by one")
     pair_form: Literal["blocks", "records"] = Field("blocks", description="of pairs = all")
     tail_quantile: float = Field(0.999, gt=0, lt=1, description="pairs above it are the tail")
-    pairs_max: int = Field(1000, ge=1, description="tail pairs published per source and window at most")
+    pairs_max: int = Field(1000, ge=1, le=2_000_000, description="tail pairs published per source and window at most")
     flows_max: int = Field(5000, ge=2, le=50_000, description="flows of a source beyond this are sampled")
 
     @field_validator("features")
@@ -128,7 +130,7 @@ class Elephants(Section):
 
     threshold: float = Field(0.10, gt=0, le=1, description="share of the link's capacity")
     rate_bps_min: float | None = Field(
-        None, gt=0, description="publish flows over links of unknown capacity above this rate"
+        None, gt=0, le=10**12, description="publish flows over links of unknown capacity above this rate"
     )
     flows_max: int = Field(20_000, ge=1, le=50_000, description="suspicious or active flows per partition at most")
 

@@ -7,9 +7,11 @@ TOML file (``FLOWSTREAM_SETTINGS`` or ``flowstream.toml`` in the current folder)
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -155,32 +157,74 @@ def load(path: str | Path | None = None, **overrides: Any) -> Settings:
 
     Raises SettingsError, one line per wrong setting with its name, its value and what would be right.
     """
+    try:
+        return _load(path, overrides)
+    except SettingsError as error:  # keys, values and paths may hold anything, and each complaint is a line of its own
+        raise SettingsError("\n".join(map(_printable, error.args))) from error
+
+
+def _load(path: str | Path | None, overrides: Mapping[str, Any]) -> Settings:
+    """Read the settings; the SettingsError has a complaint in each of its ``args``."""
     named = path or os.environ.get("FLOWSTREAM_SETTINGS")
     file = Path(named or DEFAULT_FILE)
-    if named and not file.is_file():
-        raise SettingsError(f"settings file {file}: no such file; create it or leave it out to use the defaults")
-
-    for variable in os.environ:
-        top = variable.upper().removeprefix(PREFIX).split("__")[0]
-        if variable.upper().startswith(PREFIX) and top not in NOT_SETTINGS and top.lower() not in Settings.model_fields:
-            raise SettingsError(
-                f"variable {variable}: there is no such setting; see docs/settings.md for those there are"
-            )
 
     class Loaded(Settings):
         model_config = SettingsConfigDict(toml_file=file)
 
     try:
+        if named and not file.is_file():
+            raise SettingsError(f"settings file {file}: no such file; create it or leave it out to use the defaults")
+        for variable in filter(_is_misspelt, os.environ):
+            raise SettingsError(
+                f"variable {variable}: there is no such setting; see docs/settings.md for those there are"
+            )
         return Loaded(**overrides)
     except ValidationError as error:
         found = error.errors()
         # A wrong element makes its list too short as well: the element's line is the one that helps.
         inner = [e for e in found if not any(o["loc"][: len(e["loc"])] == e["loc"] for o in found if o is not e)]
-        raise SettingsError("\n".join(_explain(e) for e in inner)) from error
+        raise SettingsError(*(_explain(e) for e in inner)) from error
     except EnvError as error:  # a variable that should hold JSON
         raise SettingsError(f"{error}: {error.__cause__}; lists and tables are given as JSON") from error
     except ValueError as error:  # TOML syntax
         raise SettingsError(f"settings file {file}: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"settings file {file}: cannot be read ({error.strerror}); check the path") from error
+    except RecursionError as error:
+        culprit = next(filter(_is_too_deep, os.environ), None)
+        where = f"settings file {file}" if culprit is None else f"variable {culprit}"
+        raise SettingsError(f"{where}: nested deeper than any setting; see docs/settings.md") from error
+
+
+def _is_misspelt(variable: str) -> bool:
+    """Say whether a variable is ours and names no setting, or a part of one that has none."""
+    if not variable.upper().startswith(PREFIX):
+        return False
+    top, *parts = variable[len(PREFIX) :].lower().split("__")
+    if top.upper() in NOT_SETTINGS:
+        return False
+    if top not in Settings.model_fields:
+        return True
+    section = Settings.model_fields[top].annotation
+    if not (isinstance(section, type) and issubclass(section, Section)):
+        return bool(parts)
+    # An unknown key of a section is told by the section, and only a table has keys of its own.
+    known = section.model_fields.get(parts[0]) if parts else None
+    return len(parts) > 1 and known is not None and get_origin(known.annotation) is not dict
+
+
+def _is_too_deep(variable: str) -> bool:
+    try:
+        json.loads(os.environ[variable])
+    except ValueError:
+        return False
+    except RecursionError:
+        return variable.upper().startswith(PREFIX)
+    return False
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _explain(error: Any) -> str:
@@ -189,6 +233,8 @@ def _explain(error: Any) -> str:
         return f"setting {error['ctx']['error']}"
     if error["type"] == "extra_forbidden":
         return f"setting {name}: there is no such setting; see docs/settings.md for those there are"
+    if error["type"] == "model_type":  # something else in place of a section, which may hold a secret
+        return f"setting {name}: it is a table, given as [{name}] in the file or as a JSON object in a variable"
     secret = isinstance(error["input"], dict) or name in SECRETS
     value = "" if secret else f" = {error['input']!r}"
     return f"setting {name}{value}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from flowstream.decode.payloads import ROWS_PER_MESSAGE_MAX
 from flowstream.errors import Reason
 
 MAX_DEPTH = 64  # of brackets; far below the parser's own limit, which depends on the caller's stack
@@ -14,6 +15,7 @@ _Bytes = NDArray[np.uint8]
 _Spans = NDArray[np.int64]
 
 _EMPTY, _TRUNCATED, _MALFORMED = int(Reason.EMPTY), int(Reason.TRUNCATED), int(Reason.MALFORMED)
+_TOO_LARGE = int(Reason.TOO_LARGE)
 
 _PLAIN, _QUOTE, _ESCAPE, _OPEN, _CLOSE = range(5)
 
@@ -69,6 +71,9 @@ def find_objects(buffer: _Bytes, bounds: NDArray[np.int64], reasons: _Bytes, spa
 
     ``spans`` is (capacity, 3): message, begin, end. Returns how many objects there are; where that is more
     than the capacity, only the first are stored and the caller comes again with room.
+
+    A message of more objects than a message may have rows is TOO_LARGE: an object of two bytes takes 250 times as many
+    once it is parsed.
     """
     found = 0
     for m in range(len(reasons)):
@@ -83,7 +88,7 @@ def find_objects(buffer: _Bytes, bounds: NDArray[np.int64], reasons: _Bytes, spa
                 if found < len(spans):
                     spans[found, 0], spans[found, 1], spans[found, 2] = m, begin, p
                 found += 1
-                p = _next_object(buffer, p, end, False)  # noqa: FBT003
+                p = _next_object(buffer, p, end, False) if found - first <= ROWS_PER_MESSAGE_MAX else -_TOO_LARGE  # noqa: FBT003
         if p < 0 or found == first:
             reasons[m] = -p if p < 0 else _EMPTY if bounds[m] == end else _MALFORMED
             found = first

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from flowstream.batch import FlowBatch
 from flowstream.errors import Reason
 
+#: A message's rows cannot be cut over several blocks, which cover whole messages: at up to 162 bytes a row, 10 MB.
+ROWS_PER_MESSAGE_MAX = 1 << 16
+
 NO_INDEX: NDArray[np.int64] = np.zeros(0, np.int64)
 
 

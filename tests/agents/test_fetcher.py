@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from agents.codecs import decompress
 from agents.fetcher import ColumnTopics, KeptRecords, PartitionRecords
+from flowstream.errors import Reason
 from flowstream.record_batches import Records, WireBatch, read_batches
 
 TP = TopicPartition("raw", 3)
@@ -142,6 +143,52 @@ def test_any_bytes_give_records_or_are_refused(batch: list[Record], place: int, 
     assert len(read.payloads) == len(read.offsets) == len(read.timestamps_ns)
     assert read.payloads.bounds[-1] == len(read.payloads.buffer)
     assert np.all(np.diff(read.payloads.bounds) >= 0)
+
+
+def numbered(deltas: Sequence[int], last: int) -> bytes:
+    """Return a batch at offset 100 whose records say these differences to it, and whose header says the last one."""
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, 0, 0, 1 << 16)
+    for delta in deltas:
+        builder.append(delta, 1000, None, b"v%d" % delta, [])
+    raw = bytearray(builder.build())
+    raw[:8], raw[23:27] = (100).to_bytes(8, "big"), last.to_bytes(4, "big")
+    return bytes(raw)
+
+
+def read(raw: bytes, first: int = 0) -> list[tuple[int, bytes | None]]:
+    parts = read_batches([WireBatch(memoryview(raw), first, 2**62)], decompress)
+    return [(offset, value) for part in parts for offset, _, value in rows(part)]
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=6), st.integers(90, 110))
+def test_in_a_batch_that_misses_no_record_the_offsets_are_the_brokers_whatever_the_records_say(
+    deltas: list[int], first: int
+) -> None:
+    expected = [(100 + place, b"v%d" % delta) for place, delta in enumerate(deltas)]
+    raw = numbered(deltas, len(deltas) - 1)
+    assert read(raw, first) == [one for one in expected if one[0] >= first]
+
+
+@given(st.sets(st.integers(0, 50), min_size=1, max_size=6), st.integers(90, 160))
+def test_where_compaction_took_records_away_those_left_say_their_offsets(left: set[int], first: int) -> None:
+    expected = [(100 + delta, b"v%d" % delta) for delta in sorted(left)]
+    assert read(numbered(sorted(left), 51), first) == [one for one in expected if one[0] >= first]
+
+
+@pytest.mark.parametrize("deltas", [(5, 4), (5, 5), (-1, 3), (3, 52), (2**31 - 1, 2), (0, -(2**31))])
+def test_offsets_that_no_compaction_leaves_are_an_error(deltas: tuple[int, int]) -> None:
+    (records,) = read_batches([WireBatch(memoryview(numbered(deltas, 51)), 0, 2**62)], decompress)
+    (refused,) = records.refused
+    assert (len(records), refused.reason) == (0, Reason.MALFORMED)
+    assert "offsets" in refused.detail
+
+
+@pytest.mark.parametrize(("time_ms", "time_ns"), [(2**62, 2**63 - 775808), (2**63 // 10**6, 2**63 - 775808), (-5, -5)])
+def test_a_timestamp_that_no_clock_shows_is_the_last_there_is_or_none(time_ms: int, time_ns: int) -> None:
+    raw = bytearray(numbered([0], 0))
+    raw[27:35] = time_ms.to_bytes(8, "big", signed=True)
+    (found,) = read_batches([WireBatch(memoryview(bytes(raw)), 0, 2**62)], decompress)
+    assert found.timestamps_ns.tolist() == [time_ns]
 
 
 def test_the_brokers_time_of_appending_stands_for_every_record() -> None:
