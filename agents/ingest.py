@@ -26,6 +26,9 @@ from flowstream.topics import name
 #: Batches whose blocks are sent and not yet acknowledged: enough to decode one while others are on their way.
 BATCHES_IN_FLIGHT = 4
 RETRY_S = 1.0
+#: A partition of which no broker said anything for so long begins to be silent anew when one does. What a
+#: collector could not send meanwhile is still to come, and would be late.
+UNANSWERED_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,18 @@ class _Source:
         self.epoch = epoch
         self.next_offset = next_offset
         self.active_at = time.monotonic()
+        self.answer: int | None = None  # the mark of the last fetch that a broker answered
+        self.answered_at = self.active_at
         self.lock = asyncio.Lock()
+
+    def silence_s(self, answer: int | None) -> float:
+        """Return how long brokers have answered that there is nothing; while they do not answer, nothing is known."""
+        now = time.monotonic()
+        if answer != self.answer:
+            self.answer, self.answered_at = answer, now
+        elif now - self.answered_at > UNANSWERED_S:
+            self.active_at = now
+        return self.answered_at - self.active_at
 
 
 class IngestAgent:
@@ -130,7 +144,7 @@ class IngestAgent:
             if tp.topic not in self._formats or not consumer.flow_active:
                 continue
             source = await self._source(tp, consumer.epoch(tp))
-            elapsed_s = time.monotonic() - source.active_at
+            elapsed_s = source.silence_s(consumer.answered(tp))
             if elapsed_s < idle_after_s or source.lock.locked() or consumer.lag(tp, source.next_offset) != 0:
                 continue
             async with source.lock:
