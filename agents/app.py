@@ -31,6 +31,7 @@ from agents.tables import Tables
 from agents.transport import BatchTransport
 from agents.web import add_views
 from flowstream import __version__
+from flowstream.errors import SettingsError
 from flowstream.metrics import Metrics
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings, load
@@ -56,7 +57,10 @@ class FlowstreamApp(faust.App):
 
     async def on_first_start(self) -> None:
         """Make our folder, parents included."""
-        self.conf.datadir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.conf.datadir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"data_dir {self.conf.datadir}: {error.strerror}; make room, or set another") from error
         await super().on_first_start()
 
     async def on_start(self) -> None:
