@@ -194,6 +194,7 @@ class Rig:
     ) -> None:
         if self.partitions:
             self.watch.stop()
+            self.sender.close()
             usage = self.watch.seen.usage
             self.row.rss_bytes_max = max((u.rss_bytes for u in usage), default=0)
             self.row.descriptors_max = max((u.descriptors for u in usage), default=0)

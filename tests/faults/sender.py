@@ -53,6 +53,11 @@ class Sender:
         left = self._producer.flush(FLUSH_S)
         assert not left, f"{left} flows were not acknowledged within {FLUSH_S:g} s"
 
+    def close(self) -> None:
+        """Let go of the broker. librdkafka never ends where this is left to the end of the interpreter."""
+        self._producer.purge()
+        self._producer.close()
+
     @contextmanager
     def running(self, rate: float, step_ns: int, sources: int, hot: float) -> Iterator[None]:
         """Send ``rate`` flows a second in a thread, until the block ends."""

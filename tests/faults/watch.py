@@ -62,8 +62,7 @@ class Watch(threading.Thread):
         self._digests: dict[tuple[str, int, bytes], bytes] = {}
         self._ended = threading.Event()
         self._reader = client.consumer(address)
-        # It never joins the group, but asks for its offsets. librdkafka's admin client, which could too, aborts the
-        # process by an assertion when a broker goes away meanwhile.
+        # A member of the group it is not: it joins none, but the offsets it asks for are those of this group.
         self._asker = client.consumer(address, **{"group.id": group})
 
     def stop(self) -> None:
@@ -111,11 +110,11 @@ class Watch(threading.Thread):
             seen.results += 1
 
     def _look_at_commits(self) -> None:
-        wanted = [TopicPartition(t, p) for t in self._inputs for p in client.partitions_of(self._asker, t)]
-        found = self._asker.committed(wanted, _ASK_S)
-        committed = {(t.topic, t.partition): t.offset for t in found if t.offset >= 0}
+        inputs = [TopicPartition(topic, p) for topic in self._inputs for p in client.partitions_of(self._asker, topic)]
+        found = self._asker.committed(inputs, _ASK_S)
+        committed = {(t.topic, t.partition): t.offset for t in found if t.error is None and t.offset >= 0}
         # The ends are asked for afterwards: a log that grows meanwhile accuses nobody.
-        ends = {(t.topic, t.partition): self._asker.get_watermark_offsets(t, _ASK_S)[1] for t in wanted}
+        ends = {(t.topic, t.partition): self._asker.get_watermark_offsets(t, _ASK_S)[1] for t in inputs}
         for at, offset in committed.items():
             before = self.seen.committed.get(at, 0)
             if offset < before:
