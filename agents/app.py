@@ -12,23 +12,28 @@ from contextlib import suppress
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
 from faust.serializers import codecs
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
+from agents.admin import unreachable
 from agents.analyses import AnalysesAgent
 from agents.batches import BatchSchema
 from agents.client import faust_credentials
 from agents.context import Context
+from agents.heard import Heard
 from agents.ingest import IngestAgent
 from agents.links import LinkFollower
 from agents.publisher import Publisher
+from agents.recovery import PatientTableManager
 from agents.registry import register_schemas
 from agents.tables import Tables
 from agents.transport import BatchTransport
 from agents.web import add_views
 from agents.web_guard import Pages, bearer_token, guard, warn_of_exposure
 from flowstream import __version__
+from flowstream.errors import SettingsError
 from flowstream.metrics import Metrics
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings, load
@@ -57,7 +62,10 @@ class FlowstreamApp(faust.App):
 
     async def on_first_start(self) -> None:
         """Make our folder, parents included."""
-        self.conf.datadir.mkdir(parents=True, exist_ok=True)
+        try:
+            self.conf.datadir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"data_dir {self.conf.datadir}: {error.strerror}; make room, or set another") from error
         await super().on_first_start()
 
     async def on_start(self) -> None:
@@ -80,6 +88,10 @@ class FlowstreamApp(faust.App):
             await asyncio.wait_for(self.settle(), SETTLE_S)
         await consumer.commit()
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self.heard = Heard()
+        super().__init__(*args, **options)
+
     def _new_transport(self) -> Any:
         return BatchTransport(self.conf.broker_consumer, self)
 
@@ -94,7 +106,9 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     token = bearer_token(settings.web)
     warn_of_exposure(settings.web, token)
     app = _faust_app(settings, token)
-    publisher = Publisher(settings.kafka)
+    app.heard.on_unanswered = lambda client: metrics.requests_unanswered.labels(client).inc()
+    metrics.broker_silence_seconds.set_function(app.heard.silence_s)
+    publisher = Publisher(settings.kafka, app.heard)
     context = Context(settings, metrics, publisher, ResultEncoder(settings.output.format), app)
     links = LinkFollower(settings)
     tables = Tables(app, settings, metrics) if "analyses" in agents else None
@@ -135,9 +149,12 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
 
     async def connect() -> None:
         context.encoder = ResultEncoder(settings.output.format, await register_schemas(settings))
-        await publisher.start()
-        if tables is not None:
-            await links.start()
+        try:
+            await publisher.start()
+            if tables is not None:
+                await links.start()
+        except (KafkaError, OSError, ValueError) as error:
+            raise unreachable(settings, error) from error
         metrics.worker_up.labels(__version__, settings.digest()).set(1)
 
     async def disconnect() -> None:
@@ -180,6 +197,7 @@ def _faust_app(settings: Settings, token: str) -> FlowstreamApp:
         store="memory://",
         datadir=str(settings.data_dir / f"{settings.app}-data"),
         autodiscover=False,
+        TableManager=PatientTableManager,
         topic_partitions=settings.topics.partitions,
         topic_replication_factor=settings.topics.replication,
         topic_allow_declare=kafka.declare_topics,

@@ -49,6 +49,7 @@ class LocalBroker:
 
     A port of 0 takes a free one at the first start and keeps it for as long as this object lives. The broker
     does not end with the process that started it: another LocalBroker on the folder finds and stops it.
+    ``properties`` are Kafka's own, set over ours from the next start on.
     The methods block; in a coroutine call them by ``asyncio.to_thread``.
     """
 
@@ -65,6 +66,7 @@ class LocalBroker:
         self.controller_port = controller_port
         self.heap_mb = heap_mb
         self.jars = jars
+        self.properties: dict[str, str] = {}
         self.log_path = self.folder / "broker.log"
         self._pid_path = self.folder / "broker.pid"
         self._process: subprocess.Popen[bytes] | None = None
@@ -187,7 +189,7 @@ class LocalBroker:
             controller_port=self.controller_port,
             log_dirs=self.folder / "kraft",
         )
-        path.write_text(text)
+        path.write_text(text + "".join(f"{key}={value}\n" for key, value in self.properties.items()))
         return path
 
     def _await_ready(self, process: subprocess.Popen[bytes], cluster_id: str, log_start: int, timeout_s: float) -> None:

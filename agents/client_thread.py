@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.consumer.fetcher import OffsetResetStrategy
-from aiokafka.errors import CommitFailedError
+from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+from mode import Service
 
 from agents import fetcher
 from agents.batches import Committed, FetchedBatch
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 #: How long a broker may keep a fetch that finds nothing. A fetch that asks only partitions without news holds its
 #: broker's one connection for as long; idle, a worker fetches this often.
 FETCH_WAIT_MS = 100
+#: How often it is looked whether the client's tasks are alive.
+WATCH_S = 1.0
 
 fetcher.install()
 
@@ -35,7 +38,29 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         client._value_deserializer = fetcher.ColumnTopics(self.consumer.is_batched)  # noqa: SLF001
         # Records of a transaction that was given up were never said.
         client._isolation_level = "read_committed"  # noqa: SLF001
+        self.consumer.app.heard.listen(client._client, "consumer")  # noqa: SLF001
         return client
+
+    @Service.task
+    async def _watch_client(self) -> None:
+        """End the worker where a task of aiokafka's consumer has ended: a consumer that stands still says nothing.
+
+        aiokafka raises such an error from the methods by which it is asked for records, which Faust goes round. The
+        coordination even waits until the error was raised to somebody, and joins no group before.
+        """
+        while not self.should_stop:
+            await self.sleep(WATCH_S)
+            if self._consumer is None or self.should_stop:
+                continue
+            fetching = self._consumer._fetcher  # noqa: SLF001
+            if fetching is not None and fetching.error_future.done() and not fetching.error_future.cancelled():
+                fetching.error_future.result()
+            try:
+                self._consumer._coordinator.check_errors()  # noqa: SLF001
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                self.log.warning("the group's coordinator: %r; going on", error)
 
     async def _fetch_records(self, *args: Any, **options: Any) -> Any:
         """Fetch, and make batches here: this thread does one thing at a time, so the epoch is that of the position."""
@@ -56,6 +81,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         if state is None or not state.has_valid_position or state.lso is None:
             return None
         return max(0, int(state.lso) - int(state.position))
+
+    def answered(self, tp: TP) -> int | None:
+        """Return a mark that changes with every fetch that a broker answers for a partition, None before the first."""
+        subscription = self._ensure_consumer()._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        state = None if assignment is None else assignment.state_value(tp)
+        return None if state is None else state.timestamp
 
     def wake(self) -> None:
         """Have a fetch that waits look again at what has come."""

@@ -26,6 +26,9 @@ from flowstream.topics import name
 #: Batches whose blocks are sent and not yet acknowledged: enough to decode one while others are on their way.
 BATCHES_IN_FLIGHT = 4
 RETRY_S = 1.0
+#: A partition of which no broker said anything for so long begins to be silent anew when one does. What a
+#: collector could not send meanwhile is still to come, and would be late.
+UNANSWERED_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +43,18 @@ class _Source:
         self.active_at = time.monotonic()  # when records came last
         self.on_time_at = self.active_at  # when rows came last that are on time
         self.newest_ns = -1  # timestamp of the last record
+        self.answer: int | None = None  # the mark of the last fetch that a broker answered
+        self.answered_at = self.active_at
         self.lock = asyncio.Lock()
+
+    def silence_s(self, answer: int | None) -> float:
+        """Return how long brokers have answered that there is nothing; while they do not answer, nothing is known."""
+        now = time.monotonic()
+        if answer != self.answer:
+            self.answer, self.answered_at = answer, now
+        elif now - self.answered_at > UNANSWERED_S:
+            self.active_at = self.on_time_at = now
+        return self.answered_at - self.active_at
 
 
 class IngestAgent:
@@ -167,8 +181,9 @@ class IngestAgent:
         """Return by how much the watermark of an idle source partition is to move on, None if it is not idle."""
         idle_after_s, now = self._context.settings.time.idle_after_s, time.monotonic()
         is_at_end = self._context.consumer.lag(tp, source.next_offset) == 0
-        if now - source.active_at >= idle_after_s:
-            return now - source.active_at if is_at_end else None
+        silence_s = source.silence_s(self._context.consumer.answered(tp))
+        if silence_s >= idle_after_s:
+            return silence_s if is_at_end else None
         # Where records never cease the end is seldom reached; then one just written was just read.
         is_at_end = is_at_end or time.time() - source.newest_ns / 1e9 < idle_after_s
         is_mute = now - source.on_time_at >= idle_after_s and not source.ingest.is_idle

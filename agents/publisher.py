@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaProducer
 
 from agents.client import client_options
+from agents.heard import Heard
 from agents.record_batches import HEADER_BYTES, SealedBatch
 from flowstream.byte_column import ByteColumn
 from flowstream.record_kernel import Headers, Run, Section, SectionWriter
@@ -121,8 +122,9 @@ def sealed_batches(
 class Publisher:
     """An idempotent producer."""
 
-    def __init__(self, kafka: Kafka) -> None:
+    def __init__(self, kafka: Kafka, heard: Heard | None = None) -> None:
         self._kafka = kafka
+        self._heard = heard
         self._producer: Any = None
 
     async def start(self) -> None:
@@ -133,6 +135,8 @@ class Publisher:
             acks="all",
         )
         await self._producer.start()
+        if self._heard is not None:
+            self._heard.listen(self._producer.client, "publisher")
 
     async def stop(self) -> None:
         """Send what is left and disconnect."""

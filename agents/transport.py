@@ -17,6 +17,7 @@ surface of Faust's and aiokafka's consumers (both pinned).
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -141,6 +142,10 @@ class BatchConsumer(driver.Consumer):
             return None
         return remaining + max(0, self.delivered.get(tp, 0) - (next_offset or 0))
 
+    def answered(self, tp: TP) -> int | None:
+        """Return a mark that changes with every fetch that a broker answers for a partition, None before the first."""
+        return self._thread.answered(tp)
+
     async def log_start(self, tp: TP) -> int:
         """Return the offset of the oldest record there is."""
         starts = await self.earliest_offsets(tp)
@@ -191,7 +196,35 @@ class _ReadOffsets(defaultdict[TP, int | None]):
             self[tp] = offset
 
 
+class TableProducer(driver.Producer):
+    """Faust's producer, which writes tables: it neither gives a record up nor sends it out of order.
+
+    A producer that is not idempotent drops what it could not send within its timeout, and Faust only logs that.
+    """
+
+    app: Any
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+    async def on_start(self) -> None:
+        """Connect, and have what no broker answers counted."""
+        await super().on_start()
+        self.app.heard.listen(self._ensure_producer().client, "tables")
+
+    async def send(self, *args: Any, **options: Any) -> Any:
+        """Queue a record; one that cannot be sent ends the worker, where Faust would commit what rests on it."""
+        sent: Any = await super().send(*args, **options)
+        sent.add_done_callback(self._sent)
+        return sent
+
+    def _sent(self, sent: asyncio.Future[Any]) -> None:
+        if not sent.cancelled() and (error := sent.exception()) is not None:
+            self.add_future(self.app.crash(error))
+
+
 class BatchTransport(driver.Transport):
-    """Faust's aiokafka transport with our consumer."""
+    """Faust's aiokafka transport with our consumer, and its producer made patient."""
 
     Consumer = BatchConsumer
+    Producer = TableProducer

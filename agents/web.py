@@ -40,7 +40,9 @@ def add_views(context: Context, tables: Tables | None, token: str = "") -> None:
         return Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def health(_self: Any, _request: Any) -> Response:
-        return _json({"status": "rebalancing" if app.rebalancing else "ok", "assigned": _assigned(app)})
+        silent = app.heard.silence_s() > context.settings.kafka.session_timeout_s
+        status = "no-broker" if silent else "rebalancing" if app.rebalancing else "ok"
+        return _json({"status": status, "assigned": _assigned(app)}, 503 if silent else 200)
 
     app.page("/metrics")(metrics)
     app.page("/health")(health)

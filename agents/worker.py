@@ -8,10 +8,9 @@ import gc
 import logging
 import sys
 
-import faust
-
 from agents.admin import changelogs, create_topics, list_topics, wanted
 from agents.app import ALL_AGENTS, create_app
+from agents.ending import BoundedWorker
 from agents.registry import register_schemas
 from agents.web_guard import bearer_token
 from flowstream.errors import BrokerError, SettingsError
@@ -45,7 +44,7 @@ def _share_one_heap() -> None:
 
 
 def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning") -> None:
-    """Run until SIGTERM or SIGINT; exits the process with the worker's exit code."""
+    """Run until SIGTERM, SIGINT or a crash; exits the process with the worker's exit code, which is 1 of a crash."""
     unknown = set(agents) - set(ALL_AGENTS)
     if unknown or not agents:
         raise SettingsError(f"--agents {','.join(agents)}: there is {' and '.join(ALL_AGENTS)}")
@@ -61,4 +60,4 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     # collection every 700 objects costs a tenth of the time. What lives for ever need not be looked at again.
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-    faust.Worker(app, loglevel=level, override_logging=False, quiet=True).execute_from_commandline()
+    BoundedWorker(app, loglevel=level, override_logging=False, quiet=True).run()

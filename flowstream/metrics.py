@@ -34,6 +34,8 @@ class Metrics:
         self.results_sent = counter("results_sent", "Results sent and acknowledged", "topic")
         self.panes_closed = counter("panes_closed", "Panes closed")
         self.rebalances = counter("rebalances", "Times partitions were assigned anew")
+        self.requests_unanswered = counter("requests_unanswered", "Requests that no broker answered", "client")
+        self.broker_silence_seconds = gauge("broker_silence_seconds", "Time since a broker answered any request")
         self.offset_lag = gauge("offset_lag", "Messages not yet processed", "topic", "partition")
         self.watermark_lag_seconds = gauge(
             "watermark_lag_seconds", "Wall clock minus watermark of a flows partition", "partition"

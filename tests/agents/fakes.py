@@ -33,6 +33,8 @@ class FakeConsumer:
     committed: dict[TP, Committed] = field(default_factory=dict)
     epochs: dict[TP, int] = field(default_factory=dict)
     assigned: set[TP] = field(default_factory=set)
+    answering: bool = True  # whether brokers answer fetches
+    answers: int = 0
 
     def epoch(self, tp: TP) -> int:
         return self.epochs.get(tp, 0)
@@ -40,6 +42,10 @@ class FakeConsumer:
     def lag(self, tp: TP, next_offset: int | None) -> int | None:
         end = self.ends.get(tp)
         return None if end is None else max(0, end - (next_offset or 0))
+
+    def answered(self, _tp: TP) -> int | None:
+        self.answers += self.answering
+        return self.answers
 
     def assignment(self) -> set[TP]:
         return self.assigned

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import Fetcher, OffsetResetStrategy
 from aiokafka.consumer.group_coordinator import GroupCoordinator
@@ -17,9 +18,11 @@ from aiokafka.producer.sender import SendProduceReqHandler
 from aiokafka.record.default_records import DefaultRecordBase as Format
 from crc32c import crc32c
 from faust.tables.base import Collection
+from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import Message
+from mode import Worker
 
 from agents import fetcher as agents_fetcher
 from agents.record_batches import CODECS, SealedBatch
@@ -48,6 +51,12 @@ def test_the_versions_are_the_ones_the_transport_was_written_against(package: st
         (GroupCoordinator, "fetch_committed_offsets", ["self", "partitions"]),
         (Fetcher, "request_offset_reset", ["self", "tps", "strategy"]),
         (AIOKafkaConsumer, "seek", ["self", "partition", "offset"]),
+        (AIOKafkaClient, "send", ["self", "node_id", "request", "group"]),
+        (GroupCoordinator, "check_errors", ["self"]),
+        (Recovery, "_wait", ["self", "coro", "timeout"]),
+        (driver.Producer, "_settings_extra", ["self"]),
+        (Worker, "_schedule_shutdown", ["self", "signal"]),
+        (Worker, "_crash", ["self", "reason"]),
     ],
 )
 def test_the_methods_the_transport_overrides_or_calls_are_as_they_were(owner, method, parameters) -> None:

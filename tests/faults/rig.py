@@ -15,7 +15,7 @@ from agents.broker import LocalBroker
 from tests.faults import checker, client
 from tests.faults.checker import Truth
 from tests.faults.report import Row
-from tests.faults.scenario import Scenario
+from tests.faults.scenario import NotRunError, Scenario
 from tests.faults.sender import Sender
 from tests.faults.supervisor import Supervisor
 from tests.faults.verdict import RESULTS, Told, Verdict, rules
@@ -29,13 +29,14 @@ class Rig:
 
     def __init__(
         self, scenario: Scenario, address: str, folder: Path, *, prefix: str, seed: int = 1, quick: bool = False,
-        broker: LocalBroker | None = None,
+        minutes: float = 30, broker: LocalBroker | None = None,
     ) -> None:  # fmt: skip
         self.scenario = scenario
         self.address = address
         self.folder = folder
         self.seed = seed
         self.quick = quick  # the short form, where a scenario has two
+        self.minutes = minutes  # of the scenario that takes as long as one likes
         self.draw = random.Random(seed)
         self.row = Row(scenario.number, scenario.name, seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,8 @@ def run(scenario: Scenario, address: str, folder: Path, *, prefix: str, **option
             scenario.run(rig)
         rig.row.verdict = "pass"
     except AssertionError as error:
-        rig.row.verdict, rig.row.detail = "FAIL", "\n".join([str(error), *getattr(error, "__notes__", [])])
+        verdict = "not run" if isinstance(error, NotRunError) else "FAIL"
+        rig.row.verdict, rig.row.detail = verdict, "\n".join([str(error), *getattr(error, "__notes__", [])])
     except Exception:  # noqa: BLE001 - one scenario's trouble is a line of the report, and no end of the others
         rig.row.verdict, rig.row.detail = "ERROR", traceback.format_exc()
     rig.row.seconds = time.monotonic() - began

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from tests.faults.rig import Rig
 
 
+class NotRunError(AssertionError):
+    """The scenario asks for something that this machine does not let it have: that is no pass."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What is done to flowstream, and the function that does it: AssertionError where a criterion fails."""

@@ -85,6 +85,14 @@ FIRINGS = {
         UP | {'up{job="flowstream",instance="b"}': "0x40"},
         {"FlowstreamWorkerDown": [{"job": "flowstream", "instance": "b"}]},
     ),
+    "no broker answers one of two workers": Firing(
+        UP
+        | {
+            'flowstream_broker_silence_seconds{instance="a"}': "1x40",
+            'flowstream_broker_silence_seconds{instance="b"}': "0x30 0+60x10",
+        },
+        {"FlowstreamBrokerSilent": [{"instance": "b"}]},
+    ),
     "there is no worker": Firing({}, {"FlowstreamWorkerDown": [{}]}),
     "lag grows, and is not counted twice after a rebalance": Firing(
         UP | {LAG % "a": "0+2000x40", LAG % "b": "1000x40"},

@@ -14,7 +14,7 @@ from flowstream.metrics import Metrics
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "metrics.md"
 #: What may tell series apart: topics, partitions and names from closed sets, never an address or a key.
-LABELS = {"topic", "partition", "format", "reason", "table", "version", "settings"}
+LABELS = {"topic", "partition", "format", "reason", "table", "version", "settings", "client"}
 COLLECTORS: dict[str, Any] = {
     attribute: value
     for attribute, value in vars(Metrics(CollectorRegistry())).items()

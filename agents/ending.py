@@ -1,0 +1,80 @@
+"""The end of a worker: it comes within a time, whatever is being waited for, and says by its exit code what it was.
+
+Faust ends in good order: it commits, flushes its producer, joins its threads. Each of these waits for a broker
+for as long as it takes, one of them without the event loop, so a worker that crashed because no broker answers, or
+that is told to end while none does, would stay: a process that does nothing and that no supervisor starts again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from typing import Any, NoReturn
+
+import faust
+
+from flowstream.errors import FlowstreamError
+
+#: From the crash, or the signal, to the end of the process. Docker and systemd kill after 10 s and 90 s by themselves.
+ENDING_S = 20.0
+#: The exit code of an end that had to be forced, as of a crash: start me again.
+EX_FAILURE = 1
+
+log = logging.getLogger(__name__)
+
+
+class BoundedWorker(faust.Worker):
+    """Faust's worker, which ends within ``ENDING_S`` of a crash or a signal.
+
+    ``refusal`` is set where it could not start for a reason that is best said in one line.
+    """
+
+    refusal: FlowstreamError | None = None
+    _deadline: threading.Timer | None = None
+
+    async def start(self) -> None:
+        """Run; a refusal to start is kept for the command line, which says it in one line."""
+        try:
+            await super().start()
+        except FlowstreamError as error:
+            self.refusal = error
+            raise SystemExit(EX_FAILURE) from error
+
+    def on_worker_shutdown(self) -> None:
+        """Set the deadline: called before anything is waited for, whatever the reason."""
+        self._must_end("ending")
+        super().on_worker_shutdown()
+
+    def _crash(self, reason: BaseException) -> None:
+        self._must_end(f"after {reason!r}")
+        super()._crash(reason)
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(lambda: None)  # a crash in another thread does not wake the loop by itself
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        self._must_end(f"after {number.name}")
+        super()._schedule_shutdown(number)
+
+    def _must_end(self, why: str) -> None:
+        if self._deadline is None:
+            self._deadline = threading.Timer(ENDING_S, _end, [why])
+            self._deadline.daemon = True
+            self._deadline.start()
+
+    def run(self) -> NoReturn:
+        """Run until a signal or a crash; SystemExit tells how it went, FlowstreamError why it did not start."""
+        try:
+            self.execute_from_commandline()
+        except SystemExit:
+            if self.refusal is not None:
+                raise self.refusal from None
+            raise
+
+
+def _end(why: str, *_: Any) -> None:
+    """End the process. Nothing is lost by it: what is not committed is read again."""
+    log.critical("%s: not done within %g s, so the worker ends as it is", why, ENDING_S)
+    logging.shutdown()
+    os._exit(EX_FAILURE)

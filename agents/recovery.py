@@ -1,0 +1,52 @@
+"""Restoring tables, which waits for a broker that is away.
+
+Faust gives each step ``broker_request_timeout`` and takes the end of that time for being stopped: its recovery
+ends without a word, the worker stays in its group, holds its partitions, and never processes anything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+from faust.tables.manager import TableManager
+from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
+
+#: Between two tries.
+RETRY_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class PatientRecovery(Recovery):
+    """Faust's recovery, which begins again where a step did not get its answer."""
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109 - it is Faust's
+        try:
+            return await super()._wait(coro, timeout)
+        except ServiceStopped:
+            if self.should_stop:
+                raise
+            why = "no answer in time"
+        except (KafkaError, TimeoutError) as error:
+            if isinstance(error, KafkaError) and not (error.retriable or isinstance(error, KafkaTimeoutError)):
+                raise
+            why = repr(error)
+        log.warning("tables cannot be restored (%s): trying again", why)
+        await asyncio.sleep(RETRY_S)
+        # As if partitions had been assigned anew, and they were the same.
+        self.signal_recovery_start.set()
+        raise RebalanceAgain
+
+
+class PatientTableManager(TableManager):
+    """Faust's tables, with the recovery above."""
+
+    @property
+    def recovery(self) -> Recovery:
+        """The recovery service."""
+        if self._recovery is None:
+            self._recovery = PatientRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
