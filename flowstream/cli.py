@@ -234,7 +234,7 @@ def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, set
     from flowstream.render import render_line
 
     settings = load(settings_file)
-    full = name(settings, topic) if topic in {s.name.split(".")[-2] for s in specs(settings)} else topic
+    full = name(settings, topic) if topic in {stream_of(settings, s.name) for s in specs(settings)} else topic
 
     async def follow() -> None:
         from agents.tail import read_topic
