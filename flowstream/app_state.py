@@ -102,7 +102,7 @@ def parse_set(assignments: tuple[str, ...], *, from_raw: bool = False) -> dict[s
             raise SettingsError(f"--set {assignment}: a replay has its own {key.split('.')[0]}; leave it out")
         if not from_raw and any(key == fixed or key.startswith(f"{fixed}.") for fixed in _OF_INGEST):
             raise SettingsError(
-                f"--set {assignment}: ingest applied {key} when it wrote the flows topic; give --from-raw to ingest again"
+                f"--set {assignment}: ingest has applied {key} when it wrote the flows topic; give --from-raw"
             )
         *sections, last = key.split(".")
         place = nested

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.table import Column, Table
 
 from flowstream import __version__
 from flowstream.console import FlowstreamGroup, err, out, progress_bar, run, settings_option
 from flowstream.decode import DECODERS
 from flowstream.errors import SettingsError
+from flowstream.log_commands import compare, offsets, tail
 from flowstream.settings import load
-from flowstream.topics import name, specs, stream_of
+from flowstream.topics import name, specs
 
 FORMATS = click.Choice(sorted(DECODERS))
 
@@ -28,6 +28,10 @@ def main() -> None:
     """Exact, replayable stream processing of network flow telemetry on Kafka."""
     # The client libraries log what our own one-line errors say better; the worker sets up its own logging.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+
+
+for command in (tail, offsets, compare):
+    main.add_command(command)
 
 
 @main.command()
@@ -217,38 +221,6 @@ def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | 
 
     overrides: dict[str, Any] = {} if port is None else {"web": {"port": port}}
     run_worker(load(settings_file, **overrides), tuple(a.strip() for a in chosen.split(",")), log_level)
-
-
-@main.command()
-@click.argument("topic")
-@click.option("--from-beginning", is_flag=True, help="Begin with the oldest record.")
-@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line: {key, value}.")
-@settings_option
-def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, settings_file: Path | None) -> None:
-    """Print a topic's records, decoded, one line each. A stream's short name will do.
-
-    \b
-    Example: flowstream tail elephants --from-beginning --limit 10
-    """
-    from flowstream.render import render_line
-
-    settings = load(settings_file)
-    full = name(settings, topic) if topic in {stream_of(settings, s.name) for s in specs(settings)} else topic
-
-    async def follow() -> None:
-        from agents.tail import read_topic
-
-        stream, count = stream_of(settings, full) or "", 0
-        async for record, value in read_topic(settings, full, from_beginning=from_beginning):
-            key = (record.key or b"").decode(errors="replace")
-            as_text = msgspec.json.encode({"key": key, "value": value}).decode() if as_json else None
-            click.echo(as_text or render_line(stream, key, value))
-            count += 1
-            if count == limit:
-                return
-
-    run(follow())
 
 
 @main.command()

@@ -9,23 +9,18 @@ are never decoded. Whatever is said holds for a span of event time, which keys o
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import insort
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from math import inf, isinf, isnan
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from flowstream.errors import FlowstreamError
+from flowstream.field_changes import FieldChanges
 
 _DIGEST_BYTES = 16
 _OFFSET_BYTES = 8
-_DEPTH_MAX = 16
 _TIME_DIGITS_MAX = 20
-#: What a decoder says of bytes that it cannot read, in place of fields.
-_UNDECODABLE = "undecodable"
 
 
 class CompareError(FlowstreamError):
@@ -170,114 +165,8 @@ def _offset(last: bytes) -> int:
     return int.from_bytes(last[_DIGEST_BYTES:], "big")
 
 
-class FieldChange(NamedTuple):
-    """How a field changed over all keys: of each key counts its largest relative change, ``|b - a| / |a|``."""
-
-    name: str
-    keys: int  # in which it changed
-    median: float | None  # None: not a number, in none of them
-    largest: float | None  # inf: from 0, or out of range
-
-
-class FieldChanges:
-    """Gathers which fields changed, over many keys."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, int] = {}
-        self._relative: dict[str, array[float]] = {}
-
-    def add(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float | None]:
-        """Take in a key's two values, decoded; return the fields that changed, each with its relative change.
-
-        {} where both say the same in other bytes. What cannot be decoded differs from everything.
-        """
-        largest: dict[str, float | None] = {}
-        for name, relative in changes(before, after):
-            known = largest.get(name)
-            largest[name] = relative if known is None else known if relative is None else max(known, relative)
-        if _UNDECODABLE in before or _UNDECODABLE in after:
-            largest = {_UNDECODABLE: None}
-        for name, relative in largest.items():
-            self._keys[name] = self._keys.get(name, 0) + 1
-            if relative is not None:
-                self._relative.setdefault(name, array("d")).append(relative)
-        return largest
-
-    def __iter__(self) -> Iterator[FieldChange]:
-        """Yield the fields, those that changed in most keys first."""
-        for name in sorted(self._keys, key=lambda n: (-self._keys[n], n)):
-            relative = np.frombuffer(self._relative.get(name, array("d")))
-            known = len(relative) > 0
-            yield FieldChange(
-                name, self._keys[name], float(np.median(relative)) if known else None,
-                float(relative.max()) if known else None,
-            )  # fmt: skip
-
-
-def changes(before: Any, after: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, float | None]]:
-    """Yield the fields in which two decoded values differ, with the relative change where both are numbers.
-
-    Rows of a list are put side by side by the texts in them (an address, an id), in their order where those repeat;
-    a row that only one side has is a change of the list. Lists of equally many numbers are compared one by one.
-    """
-    if depth < _DEPTH_MAX and isinstance(before, Mapping) and isinstance(after, Mapping):
-        for inner in dict.fromkeys([*before, *after]):
-            yield from changes(
-                before.get(inner), after.get(inner), f"{name}.{inner}" if name else str(inner), depth + 1
-            )
-    elif depth < _DEPTH_MAX and _are_rows(before) and _are_rows(after):
-        rows, others = _by_name(before), _by_name(after)
-        if rows.keys() != others.keys():
-            yield name, None
-        for which in (w for w in rows if w in others):
-            yield from changes(rows[which], others[which], name, depth + 1)
-    elif _are_numbers(before) and _are_numbers(after) and len(before) == len(after):
-        yield from ((name, _relative(one, other)) for one, other in zip(before, after, strict=True) if one != other)
-    elif _is_number(before) and _is_number(after):
-        if before != after:
-            yield name, _relative(before, after)
-    elif not (_is_nothing(before) and _is_nothing(after)) and before != after:
-        yield name, None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not _is_nothing(value)
-
-
-def _is_nothing(value: Any) -> bool:
-    """Say whether a value is null, as NaN is in JSON."""
-    return value is None or (isinstance(value, float) and isnan(value))
-
-
-def _relative(before: float, after: float) -> float:
-    if before == 0 or isinf(before) or isinf(after):
-        return inf
-    try:
-        return abs(after - before) / abs(before)
-    except OverflowError:  # JSON has integers of any size
-        return inf
-
-
-def _are_rows(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value))
-
-
-def _by_name(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
-    named: dict[tuple[Any, ...], Mapping[str, Any]] = {}
-    seen: dict[tuple[str, ...], int] = {}
-    for row in rows:
-        texts = tuple(part for part in row.values() if isinstance(part, str))
-        seen[texts] = seen.get(texts, 0) + 1
-        named[texts, seen[texts]] = row
-    return named
-
-
 class Example(NamedTuple):
-    """A key that differs, with what the two topics say of it (None: nothing)."""
+    """A key that differs, with what the two topics say of it (None: nothing, or deleted since)."""
 
     kind: str  # appeared, vanished or changed
     subject: Subject
@@ -286,18 +175,54 @@ class Example(NamedTuple):
     fields: dict[str, float | None]  # that changed, with their relative changes
 
 
-@dataclass(slots=True)
 class Comparison:
-    """What ``flowstream compare`` found."""
+    """What ``flowstream compare`` found; complete once ``take`` has seen every key whose bytes changed."""
 
-    a: Fold
-    b: Fold
-    difference: Difference
-    fields: FieldChanges = field(default_factory=FieldChanges)
-    changed: int = 0
-    unchanged: int = 0  # those that say the same in other bytes included
-    gone: int = 0  # of those that changed: values that the brokers deleted before they were read again
-    examples: list[Example] = field(default_factory=list)
+    def __init__(self, a: Fold, b: Fold, found: Difference, limit: int) -> None:
+        self.a = a
+        self.b = b
+        self.difference = found
+        self.limit = limit  # examples of each kind
+        self.fields = FieldChanges()
+        self.changed = 0
+        self.unchanged = found.unchanged  # those that say the same in other bytes will be added
+        self.gone = 0  # of those that changed: a value was deleted before it was read again
+        self._examples: dict[str, list[Example]] = {}
+
+    def to_decode(self, partition: int) -> tuple[list[Found], dict[Subject, int], dict[Subject, int]]:
+        """Return of a partition what changed, and the examples of what vanished and appeared with their offsets."""
+        vanished, appeared = (
+            {subject: at for subject, at in part[: self.limit] if subject.partition == partition}
+            for part in (self.difference.vanished, self.difference.appeared)
+        )
+        return [f for f in self.difference.changed if f.subject.partition == partition], vanished, appeared
+
+    def take(self, subject: Subject, before: dict[str, Any] | None, after: dict[str, Any] | None) -> None:
+        """Take in the decoded values of a key whose bytes changed; None for one that is gone."""
+        fields: dict[str, float | None] = {}
+        if before is None or after is None:
+            self.gone += 1
+        else:
+            fields = self.fields.add(before, after)
+            if not fields:
+                self.unchanged += 1
+                return
+        self.changed += 1
+        self.show("changed", subject, before, after, fields)
+
+    def show(
+        self, kind: str, subject: Subject, before: dict[str, Any] | None, after: dict[str, Any] | None,
+        fields: dict[str, float | None] | None = None,
+    ) -> None:  # fmt: skip
+        """Keep an example, if it is among the first ``limit`` of its kind."""
+        kept = self._examples.setdefault(kind, [])
+        insort(kept, Example(kind, subject, before, after, fields or {}), key=lambda e: e.subject)
+        del kept[self.limit :]
+
+    @property
+    def examples(self) -> list[Example]:
+        """The first keys of each kind, in order."""
+        return [example for kind in sorted(self._examples) for example in self._examples[kind]]
 
     @property
     def equal(self) -> bool:
@@ -305,7 +230,7 @@ class Comparison:
         return not (self.changed or self.difference.appeared or self.difference.vanished)
 
     def summary(self) -> dict[str, Any]:
-        """Return everything as plain values, for JSON; a relative change of inf becomes null there."""
+        """Return everything as plain values, for JSON (where inf becomes null)."""
         found = self.difference
         return {
             "topic_a": self.a.topic, "topic_b": self.b.topic, "keys_a": len(self.a), "keys_b": len(self.b),
