@@ -17,6 +17,7 @@ from agents.analyses import AnalysesAgent
 from agents.batches import BatchSchema
 from agents.client import faust_credentials
 from agents.context import Context
+from agents.control import state_to_run
 from agents.ingest import IngestAgent
 from agents.links import LinkFollower
 from agents.publisher import Publisher
@@ -25,6 +26,7 @@ from agents.tables import Tables
 from agents.transport import BatchTransport
 from agents.web import add_views
 from flowstream import __version__
+from flowstream.app_state import Role
 from flowstream.metrics import Metrics
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings, load
@@ -62,7 +64,7 @@ class FlowstreamApp(faust.App):
         return BatchTransport(self.conf.broker_consumer, self)
 
 
-def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> FlowstreamApp:
+def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS, role: Role = "live") -> FlowstreamApp:
     """Build the worker's app with the given agents."""
     metrics = Metrics(CollectorRegistry())
     app = _faust_app(settings)
@@ -89,6 +91,7 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
 
         app.timer(interval=1.0, name="idle")(idle)
 
+    analyses = None
     if tables is not None:
         flows = name(settings, "flows")
         batched.add(flows)
@@ -103,6 +106,9 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     add_views(context, tables)
 
     async def connect() -> None:
+        state = await state_to_run(settings, role)
+        if analyses is not None and state is not None:
+            analyses.bounds = state.bounds
         context.encoder = ResultEncoder(settings.output.format, await register_schemas(settings))
         await publisher.start()
         if tables is not None:

@@ -41,12 +41,12 @@ class Tables:
 
     def progress(self, partition: int) -> Progress | None:
         """Return where a partition's analysis got to."""
-        raw = self._progress.get(str(partition).encode())
+        raw = self._progress.get(progress_key(partition))
         return None if raw is None else Progress.decode(raw)
 
     def store_progress(self, partition: int, progress: Progress) -> None:
         """Store it; must be called while the partition's event is being processed."""
-        self._progress[str(partition).encode()] = progress.encode()
+        self._progress[progress_key(partition)] = progress.encode()
         self._metrics.table_entries.labels("progress").set(len(self._progress))
 
     def keep_results(self, partition: int, said: Iterable[Said]) -> None:
@@ -64,7 +64,7 @@ class Tables:
 
     def windows(self, partition: int | None = None) -> list[tuple[int, int]]:
         """Return (window start, partition) of every stored window, newest first."""
-        found = [_read_key(k) for k in self._sources]
+        found = [read_window_key(k) for k in self._sources]
         return sorted(((start, p) for p, start in found if partition in (None, p)), reverse=True)
 
     def sources(self, partition: int, window_start_ns: int) -> SourceBlock | None:
@@ -86,6 +86,12 @@ def _key(partition: int, window_start_ns: int) -> bytes:
     return _prefix(partition) + f"{window_start_ns:020d}".encode()
 
 
-def _read_key(key: bytes) -> tuple[int, int]:
+def progress_key(partition: int) -> bytes:
+    """Return the key of a flows partition in the progress table."""
+    return str(partition).encode()
+
+
+def read_window_key(key: bytes) -> tuple[int, int]:
+    """Return the flows partition and the window start (ns) of a key in the table of sources."""
     partition, _, start = key.partition(b"|")
     return int(partition), int(start)
