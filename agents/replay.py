@@ -36,7 +36,7 @@ async def load_replay(file: str | Path | None, replay_name: str, **own: Any) -> 
     return settings_of_replay(file, replay_name, state.settings, from_raw=state.from_raw, **own), state
 
 
-Report = Callable[[int, int, float], None]  # records read, event time reached (ns), records per second
+Report = Callable[[int, int, float], None]  # blocks read, event time reached (ns), blocks per second
 
 
 def definition(
@@ -83,7 +83,7 @@ class Ended:
     """What a run came to."""
 
     finished: bool  # its end was reached; False where it was interrupted
-    records: int
+    blocks: int
     closed_ns: int  # results up to here are there, in every partition
     seconds: float
 
@@ -93,12 +93,10 @@ def run_replay(
     state: AppState,
     arguments: Sequence[str],
     count: int,
-    records: int,
     report: Report,
-    say: Callable[[str], None],
 ) -> Ended:
     """Run a replay with ``count`` workers until it is finished, or an interrupt; ReplayError where a worker ends."""
-    run = _Run(state, records, report, say)
+    run = _Run(state, report)
     finished = False
     with Workers(replayed, ("--replay", state.name, *arguments), count) as workers:
         try:
@@ -106,41 +104,41 @@ def run_replay(
             finished = True
         except KeyboardInterrupt:
             pass
-    return Ended(finished, run.read, run.closed_ns, time.monotonic() - run.started)
+    return Ended(finished, run.read, run.closed_ns, run.seconds)
 
 
 class _Run:
     """How far a replay has got, for those who watch it."""
 
-    def __init__(self, state: AppState, records: int, report: Report, say: Callable[[str], None]) -> None:
+    def __init__(self, state: AppState, report: Report) -> None:
         self._state = state
-        self._records = records
         self._report = report
-        self._say = say
         self._starts = {} if state.from_raw else {s.partition: s.offset for s in state.starts}
-        self.started = time.monotonic()
+        self._began: float | None = None
         self.read = self.closed_ns = 0
 
+    @property
+    def seconds(self) -> float:
+        """How long it has computed, without the time that the workers needed to start."""
+        return 0.0 if self._began is None else time.monotonic() - self._began
+
     async def follow(self, replayed: Settings, workers: Workers) -> None:
-        caught_up = False
+        """Watch until the end is reached in every partition."""
         async with following(replayed) as follower:
             while not follower.finished(self._state.bounds):
                 workers.require_running()
                 await follower.poll()
                 self._take(follower)
-                if self.read >= self._records and not caught_up and not self._has_end:
-                    caught_up = True
-                    self._say("It has caught up with the log and goes on live, until Ctrl-C.")
-
-    @property
-    def _has_end(self) -> bool:
-        return any(bound.until_ns is not None for bound in self._state.bounds.values())
 
     def _take(self, follower: ProgressFollower) -> None:
+        if not follower.progress:
+            return
+        if self._began is None:
+            self._began = time.monotonic()
         self.read = sum(p.next_offset - self._starts.get(at, 0) for at, p in follower.progress.items())
         if len(follower.progress) == len(self._state.bounds):
             self.closed_ns = min(closed_ns(p) for p in follower.progress.values())
-        self._report(self.read, self.closed_ns, self.read / (time.monotonic() - self.started))
+        self._report(self.read, self.closed_ns, self.read / self.seconds if self.seconds else 0.0)
 
 
 async def discard(live: Settings, replay_name: str) -> list[str]:

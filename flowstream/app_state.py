@@ -165,9 +165,9 @@ def refusal(app: str, state: AppState | None, role: Role) -> str | None:
     if allowed.get(state.state) == role:
         return None
     if state.state == "replaced":
-        successor = replay_app(app, state.name)
-        set_here = "; ".join(line for line in lines_of_settings(_named(state, successor)).splitlines() if line)
-        return f"app {app} was replaced by its replay {successor}: set {set_here}"
+        suffix = [f"topics.flows_suffix={state.name}"] if state.from_raw else []
+        chosen = ", ".join([f"app={replay_app(app, state.name)}", *suffix, *state.settings])
+        return f"app {app} was replaced by its replay {state.name}: set {chosen}"
     said: Mapping[State, str] = {
         "running": f"app {app} is the replay {state.name}: flowstream worker --replay {state.name} runs it",
         "promoting": f"the promotion of {state.name} is not finished: run flowstream promote {state.name} again",
@@ -176,7 +176,3 @@ def refusal(app: str, state: AppState | None, role: Role) -> str | None:
         "moved": f"app {app} is no replay; flowstream replay makes one",
     }  # fmt: skip
     return said[state.state]
-
-
-def _named(state: AppState, app: str) -> AppState:
-    return msgspec.structs.replace(state, app=app)

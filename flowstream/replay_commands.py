@@ -136,16 +136,20 @@ def _side_by_side(
     if not count:
         out.print(f"The replay is set up. {go_on}", highlight=False)
         return
+    if end is None:
+        out.print("It has no end: it goes on live, until Ctrl-C.")
     with progress_bar() as bar:
-        task = bar.add_task("waiting for the workers", total=made.records or None)
+        total = None if from_raw else made.records  # how many blocks raw records become is not known
+        task = bar.add_task("waiting for the workers", total=total)
 
         def report(read: int, closed_ns: int, rate: float) -> None:
             reached = f", {time_text(closed_ns - closed_ns % 10**9)}" if closed_ns else ""
-            bar.update(task, completed=read, description=f"{read:,} records, {rate:,.0f}/s{reached}")
+            read = read if total is None else min(read, total)  # workers read on until they are told to stop
+            bar.update(task, completed=read, description=f"{read:,} blocks, {rate:,.0f}/s{reached}")
 
-        ended = run_replay(replayed, state, _settings_arguments(settings_file), count, made.records, report, out.print)
+        ended = run_replay(replayed, state, _settings_arguments(settings_file), count, report)
     out.print(
-        f"{'Finished' if ended.finished else 'Stopped'}: {ended.records:,} records in {ended.seconds:.1f} s, results "
+        f"{'Finished' if ended.finished else 'Stopped'}: {min(ended.blocks, total or ended.blocks):,} blocks in {ended.seconds:.1f} s, results "
         f"up to {time_text(ended.closed_ns)} in the topics {replayed.topics.prefix}.*.v1.{replay_name}",
         highlight=False,
     )
