@@ -148,9 +148,10 @@ def _side_by_side(
             bar.update(task, completed=read, description=f"{read:,} blocks, {rate:,.0f}/s{reached}")
 
         ended = run_replay(replayed, state, _settings_arguments(settings_file), count, report)
+    read = ended.blocks if total is None else min(total, ended.blocks)
     out.print(
-        f"{'Finished' if ended.finished else 'Stopped'}: {min(ended.blocks, total or ended.blocks):,} blocks in {ended.seconds:.1f} s, results "
-        f"up to {time_text(ended.closed_ns)} in the topics {replayed.topics.prefix}.*.v1.{replay_name}",
+        f"{'Finished' if ended.finished else 'Stopped'}: {read:,} blocks in {ended.seconds:.1f} s, results up to "
+        f"{time_text(ended.closed_ns)} in the topics {replayed.topics.prefix}.*.v1.{replay_name}",
         highlight=False,
     )
     out.print(go_on, highlight=False)

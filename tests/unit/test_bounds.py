@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.analysis import Analysis, Bounds, Progress
+from flowstream.blocks import Block
 from flowstream.operators import Result
 from tests.unit.test_analysis import (
     S,
@@ -90,3 +91,25 @@ def test_late_rows_before_what_is_wanted_are_not_told(times, cuts, order, silent
     for offset, block in log:
         a, b = plain.apply(offset, block).late, bounded.apply(offset, block).late
         assert b.time_ns.tolist() == [t for t in a.time_ns.tolist() if t >= silent_ns // S * S]
+
+
+@pytest.mark.parametrize("cut_s", range(8, 32))
+def test_panes_that_only_passing_time_closed_are_not_lost_at_the_cut(cut_s: int) -> None:
+    """The watermark is far ahead of the cut by a silent partition's idle blocks, which hold no rows."""
+    one = (("raw", 1),)
+    first = blocks_of(0, [10 * S, 11 * S], [])[0]
+    log = [
+        (0, Block(first.source, 0, 2, 9 * S, False, one, first.rows)),
+        (1, Block(first.source, 2, 2, 20 * S, True, one)),
+        (2, Block(first.source, 2, 2, 30 * S, True, one)),
+    ]
+    plain = Analysis(operators(), S)
+    whole = [r for offset, block in log for r in plain.apply(offset, block).results]
+    bounded = Analysis(operators(), S, bounds=Bounds(until_ns=cut_s * S))
+    before = [r for offset, block in log for r in bounded.apply(offset, block).results]
+    progress = bounded.progress()
+    later = Analysis(operators(), S, progress)
+    more = (3, Block(first.source, 2, 2, 31 * S, True, one))
+    after = [r for o, b in [*log, more] if o >= progress.position for r in later.apply(o, b).results]
+    assert len(whole) > 3
+    assert before + after == whole
