@@ -54,7 +54,7 @@ async def plan(
         made = await planner.start(start)
         if until_ns is not None:
             made = [await planner.with_last(p, until_ns) for p in made]
-    return Plan(tuple(made), until_ns, tuple(_remarks(made, start)))
+    return Plan(tuple(made), until_ns, tuple(_remarks(made, start, until_ns)))
 
 
 class _Planner:
@@ -172,7 +172,7 @@ def _raw_remarks(position: Position) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _remarks(made: list[PartitionPlan], position: Position) -> list[str]:
+def _remarks(made: list[PartitionPlan], position: Position, until_ns: int | None) -> list[str]:
     said = []
     for p in made:
         where = f"partition {p.partition}"
@@ -186,4 +186,6 @@ def _remarks(made: list[PartitionPlan], position: Position) -> list[str]:
             said.append(f"{where}: the log begins at offset {p.log_start:,}, {asked:,} is gone")
         elif asked > p.log_end:
             said.append(f"{where}: the log ends at offset {p.log_end:,}, {asked:,} is not there yet")
+    if until_ns is not None and all((p.silent_before_ns or 0) >= until_ns for p in made):
+        said.append("the end is not after the time from which results are right: there will be none")
     return said

@@ -149,9 +149,10 @@ def _side_by_side(
 
         ended = run_replay(replayed, state, _settings_arguments(settings_file), count, report)
     read = ended.blocks if total is None else min(total, ended.blocks)
+    reached = f"up to {time_text(ended.closed_ns)}" if ended.closed_ns else "none yet"
     out.print(
-        f"{'Finished' if ended.finished else 'Stopped'}: {read:,} blocks in {ended.seconds:.1f} s, results up to "
-        f"{time_text(ended.closed_ns)} in the topics {replayed.topics.prefix}.*.v1.{replay_name}",
+        f"{'Finished' if ended.finished else 'Stopped'}: {read:,} blocks in {ended.seconds:.1f} s, "
+        f"results {reached} in the topics {replayed.topics.prefix}.*.v1.{replay_name}",
         highlight=False,
     )
     out.print(go_on, highlight=False)
