@@ -6,15 +6,11 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
-
-from agents.admin import unreachable
-from agents.client import client_options
+from agents.log_reader import reader
 from flowstream import schemas
 from flowstream.batch import COLUMNS, address_text
 from flowstream.blocks import decode_block
-from flowstream.errors import BrokerError, FlowstreamError
+from flowstream.errors import FlowstreamError
 from flowstream.results import schema_name, unpack
 from flowstream.settings import Settings
 from flowstream.topics import stream_of
@@ -23,22 +19,14 @@ from flowstream.topics import stream_of
 async def read_topic(
     settings: Settings, topic: str, *, from_beginning: bool = False, to_end: bool = False
 ) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
-    """Yield (Kafka record, decoded value) as they come; with ``to_end`` stop at the end of now.
+    """Yield (Kafka record, decoded value) as they come, of transactions those that were kept.
+
+    With ``to_end`` stop at the end of now.
 
     Raises BrokerError where the broker or the topic is not there.
     """
     stream = stream_of(settings, topic) or ""
-    consumer = AIOKafkaConsumer(**client_options(settings.kafka), enable_auto_commit=False, fetch_max_wait_ms=200)
-    try:
-        await consumer.start()
-    except (KafkaError, OSError, ValueError) as error:
-        await consumer.stop()
-        raise unreachable(settings, error) from error
-    try:
-        if topic not in await consumer.topics():
-            raise BrokerError(f"topic {topic}: there is none; flowstream topics shows those there are")
-        await consumer._client._wait_on_metadata(topic)  # noqa: SLF001 - partitions_for_topic is empty before
-        partitions = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+    async with reader(settings, [topic]) as (consumer, partitions):
         consumer.assign(partitions)
         await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
         ends = await consumer.end_offsets(partitions)
@@ -46,8 +34,6 @@ async def read_topic(
             fetched = await consumer.getmany(timeout_ms=500)
             for record in (r for tp in sorted(fetched) for r in fetched[tp]):
                 yield record, decode_value(record.value, stream)
-    finally:
-        await consumer.stop()
 
 
 def decode_value(value: bytes | None, stream: str = "") -> dict[str, Any]:

@@ -12,7 +12,6 @@ whatever E[w] is. A sighting at S = 0 therefore needs no memory, which is what b
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from flowstream.elephant_state import RECORD_FLOOR_NS, SAMPLES, SECOND_NS, Cells, Floats, Sightings
 from flowstream.estimate import rate_interval
+from flowstream.log_kernel import log1p
 
 IDLE_NS = 60 * SECOND_NS  # a sighting by samples is given up after this silence, whatever its statistic
 RECORD_LIFE_MAX_NS = 3600 * SECOND_NS  # the next record of a flow is awaited this long at most
@@ -39,7 +39,7 @@ class Cusum:
     @property
     def gain(self) -> float:
         """How far one sample of mean weight moves the statistic up."""
-        return math.log(self.high / self.low)
+        return float(log1p(self.high / self.low - 1.0))
 
     @property
     def drift(self) -> float:

@@ -28,6 +28,7 @@ def rate_interval(sum_w: ArrayLike, sum_w2: ArrayLike, max_w: ArrayLike, level: 
     Two limits complete it. Without any sample low is 0, and high is what the formula gives: 3.69 ``max_w``
     at 95 %; without any weight to go by (``max_w`` 0 too) high is NaN, for nothing is known. With samples but
     no variance (everything was counted, nothing sampled) both bounds are the sum itself.
+    Quantiles are kept to the precision of float32, so that the bounds are the same on every machine.
     Raises ValueError where ``level`` is not inside (0, 1).
     """
     if not 0.0 < level < 1.0:
@@ -44,4 +45,6 @@ def _quantile(mean: Floats, variance: Floats, probability: float) -> Floats:
     usable = (mean > 0.0) & (variance > 0.0)
     scale = np.divide(variance, mean, out=np.zeros_like(mean), where=usable)
     shape = np.divide(mean, scale, out=np.ones_like(mean), where=usable)
-    return np.where(usable, scale * gammaincinv(shape, probability), 0.0)
+    # The last bits of gammaincinv are the C library's, and differ between processors: they are rounded away.
+    quantile = gammaincinv(shape, probability).astype(np.float32).astype(np.float64)
+    return np.where(usable, scale * quantile, 0.0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowstream.batch import V4_MAPPED, Array, FlowBatch
 from flowstream.grouping import Groups
+from flowstream.log_kernel import log1p_in_place
 
 Scaling = Literal["none", "standard", "log"]
 Matrix = NDArray[np.float64]
@@ -78,7 +79,7 @@ def feature_matrix(rows: FlowBatch, groups: Groups, names: Sequence[str], scalin
         # Clipping changes no index of a group; numpy's default would write to a copy first, lest one be wrong.
         np.take(FEATURES[name](rows), groups.order, out=matrix[q], mode="clip")
     if scaling == "log":
-        matrix = np.log1p(np.maximum(matrix, 0.0))
+        log1p_in_place(matrix)
     if scaling != "none":
         _standardise(matrix, groups.bounds)
     return matrix

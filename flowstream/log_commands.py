@@ -21,7 +21,7 @@ _SIGNS = {"appeared": "+", "vanished": "-", "changed": "~"}
 
 
 class Moment(click.ParamType):
-    """A point in time: ISO 8601 (UTC where it says nothing else), or nanoseconds since the epoch."""
+    """A point in time: ISO 8601 with its zone, or nanoseconds since the epoch."""
 
     name = "time"
 
@@ -33,7 +33,8 @@ class Moment(click.ParamType):
             moment = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r} is no time; write it like 2026-11-01T10:00Z, or in ns since the epoch", param, ctx)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} needs its zone, e.g. {value}Z for UTC", param, ctx)
         return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The ladder of the library. A module imports only from rungs above its own; a new module needs its place here.
 LADDER = (
     "errors bare_kernel",
-    "ordering",
+    "ordering log_kernel",
     "batch byte_column",
     "schemas",
     "operators",

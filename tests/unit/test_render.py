@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from flowstream.render import flow_text, number_text, rate_text, render_line, time_text
+from flowstream.render import (
+    duration_text,
+    flow_text,
+    moment_text,
+    number_text,
+    rate_text,
+    render_line,
+    time_text,
+)
 from flowstream.topics import STREAMS
 
 T_NS = 1_795_224_807_354_413_963
@@ -143,3 +151,28 @@ def test_no_record_can_end_the_line_or_speak_to_the_terminal():
 def test_a_tombstone_and_an_undecodable_record_are_said_as_they_are():
     assert render_line("elephants", "k", {"deleted": True}) == "k  deleted=True"
     assert render_line("distances", "k", {"undecodable": "why", "bytes": 3}) == "k  undecodable=why bytes=3"
+
+
+@given(st.integers(0, 4 * 10**18))
+def test_a_moment_is_the_time_to_the_millisecond_below(time_ns: int):
+    shown = moment_text(time_ns)
+    milliseconds = int(datetime.fromisoformat(shown).timestamp() * 1000 + 0.5)
+    assert milliseconds == time_ns // 1_000_000
+    assert shown.endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "shown"), [(None, "-"), (T_NS, "2026-11-21T01:33:27.354Z"), (2**63 - 1, "2262-04-11T23:47:16.854Z"),
+                           (2**90, f"{2**90} ns"), (-1, "1969-12-31T23:59:59.999Z")],
+)  # fmt: skip
+def test_a_moment_that_is_none_or_odd_is_shown_all_the_same(time_ns: int | None, shown: str):
+    assert moment_text(time_ns) == shown
+
+
+@pytest.mark.parametrize(
+    ("duration_ns", "shown"), [(None, "-"), (0, "0.0 s"), (1_250_000_000, "1.2 s"), (99_000_000_000, "99.0 s"),
+                               (100_000_000_000, "1 min 40 s"), (5_999 * 10**9, "99 min 59 s"),
+                               (93_900 * 10**9, "26 h 05 min")],
+)  # fmt: skip
+def test_a_duration_has_two_figures_that_matter(duration_ns: int | None, shown: str):
+    assert duration_text(duration_ns) == shown
