@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -52,7 +52,7 @@ async def reader(settings: Settings, topics: Iterable[str]) -> AsyncIterator[tup
 
 async def read_ranges(
     consumer: Any, ranges: Mapping[TopicPartition, tuple[int, int]]
-) -> AsyncIterator[tuple[TopicPartition, list[Any]]]:
+) -> AsyncGenerator[tuple[TopicPartition, list[Any]], None]:
     """Yield the records of each partition from the first offset given to before the second, as they are fetched.
 
     Records that retention has deleted are passed over. Raises BrokerError where nothing comes for SILENT_AFTER_S.

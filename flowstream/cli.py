@@ -12,11 +12,13 @@ import click
 from rich.table import Column, Table
 
 from flowstream import __version__
+from flowstream.app_state import Role
 from flowstream.console import FlowstreamGroup, err, out, progress_bar, run, settings_option
 from flowstream.decode import DECODERS
 from flowstream.errors import SettingsError
 from flowstream.inventory_commands import links, topology
 from flowstream.log_commands import compare, offsets, tail
+from flowstream.replay_commands import promote, replay
 from flowstream.settings import load
 from flowstream.topics import specs
 
@@ -31,7 +33,7 @@ def main() -> None:
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
-for command in (tail, offsets, compare):
+for command in (tail, offsets, compare, replay, promote):
     main.add_command(command)
 
 
@@ -185,11 +187,20 @@ def send(
 
 
 @main.command()
-@click.option("--agents", "chosen", default="ingest,analyses", show_default=True, help="Which agents to run.")
+@click.option("--agents", "chosen", help="Which agents to run (default: ingest,analyses).")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Web port (default: web.port).")
 @click.option("--log-level", default="warning", show_default=True, help="debug, info, warning or error.")
+@click.option("--replay", "replay_name", help="Run a worker of this replay.")
+@click.option("--to-cut", is_flag=True, hidden=True, help="Run up to the cut of a promotion, which starts this itself.")
 @settings_option
-def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | None) -> None:
+def worker(
+    chosen: str | None,
+    port: int | None,
+    log_level: str,
+    replay_name: str | None,
+    to_cut: bool,
+    settings_file: Path | None,
+) -> None:
     """Run the Faust worker until it is told to stop.
 
     \b
@@ -197,8 +208,16 @@ def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | 
     """
     from agents.worker import run_worker
 
-    overrides: dict[str, Any] = {} if port is None else {"web": {"port": port}}
-    run_worker(load(settings_file, **overrides), tuple(a.strip() for a in chosen.split(",")), log_level)
+    own: dict[str, Any] = {} if port is None else {"web": {"port": port}}
+    if replay_name is None:
+        settings, agents = load(settings_file, **own), "ingest,analyses"
+    else:
+        from agents.replay import load_replay
+
+        settings, state = run(load_replay(settings_file, replay_name, **own))
+        agents = "ingest,analyses" if state.from_raw else "analyses"
+    role: Role = "cut" if to_cut else "live" if replay_name is None else "replay"
+    run_worker(settings, tuple(a.strip() for a in (chosen or agents).split(",")), log_level, role)
 
 
 @main.command()

@@ -159,7 +159,7 @@ def compare(
 
 
 def _full(settings: Settings, topic: str) -> str:
-    return name(settings, topic) if topic in {s.name.split(".")[-2] for s in specs(settings)} else topic
+    return name(settings, topic) if topic in {stream_of(settings, s.name) for s in specs(settings)} else topic
 
 
 def _print_comparison(found: Comparison, stream: str) -> None:

@@ -43,10 +43,9 @@ LADDER = (
     "setting_tables metrics kernel_cache",
     "settings",
     "topics pipeline",
-    "analyze warmup",
+    "analyze warmup app_state positions replay",
     "console",
-    "inventory_commands",
-    "log_commands",
+    "inventory_commands log_commands replay_commands",
     "cli",
 )
 RUNG = {module: rung for rung, names in enumerate(LADDER) for module in names.split()}

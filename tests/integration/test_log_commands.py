@@ -14,9 +14,10 @@ from click.testing import CliRunner, Result
 
 from agents.kafka_node import free_port
 from flowstream import schemas
+from flowstream.blocks import Block, SourcePartition, encode_block
 from flowstream.cli import main
 from flowstream.results import to_json
-from tests.integration.kafka import commit, committed, create_topic, read_all
+from tests.integration.kafka import commit, committed, create_topic, read_all, write_transactions
 from tests.integration.lab import Lab
 from tests.integration.test_pipeline import LINKS, recorded
 from tests.waiting import wait_for
@@ -100,6 +101,21 @@ def test_offsets_shows_what_is_committed_what_is_left_and_how_far_event_time_is(
     table = flowstream(lab, "offsets").stdout
     assert f"{lab.app}: 0 members" in table
     assert f"{ends[raw]:,}" in table
+
+
+def test_the_last_block_is_found_behind_the_ends_of_transactions(lab: Lab) -> None:
+    lab.prepare(LINKS, raw_partitions=1)
+    blocks = [
+        encode_block(Block(SourcePartition(lab.raw, 0), n, n + 1, mark, idle=False, sources=((lab.raw, 1),)))
+        for n, mark in enumerate([5_000_000_000, 7_000_000_000, 9_000_000_000])
+    ]
+    write_transactions(
+        lab.broker, lab.topic("flows"), [(blocks[:1], True), (blocks[1:2], True), (blocks[2:], False), ([b"x"], False)]
+    )
+    (state,) = groups(lab)
+    marks = {(p["topic"], p["partition"]): (p["end"], p["log_event_time_ns"]) for p in state["partitions"]}
+    assert marks[lab.topic("flows"), 0] == (8, 7_000_000_000)
+    assert marks[lab.topic("flows"), 1] == (0, None)
 
 
 def test_offsets_without_a_broker_is_one_line(lab: Lab) -> None:
