@@ -49,8 +49,7 @@ CODECS = frozenset({"raw", "json"})
 #: Batches waiting in a stream. Together with the batch size it bounds what a slow worker holds in memory.
 BATCHES_BUFFERED = 4
 
-#: How long a worker that ends, or gives partitions away, may take over the batches in hand. What is not done by
-#: then is done again by the next owner; the others wait for this one meanwhile.
+#: How long a worker that ends may take over the batches in hand. What is not done by then the next owner does again.
 SETTLE_S = 5.0
 
 
@@ -81,11 +80,13 @@ class FlowstreamApp(faust.App):
         await super().on_shutdown()
 
     async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:  # noqa: ARG002
-        """Finish the batches in hand and commit them, before the worker ends or gives partitions away.
+        """Finish the batches in hand and commit them before the worker ends.
 
         Faust's own way (``stream_wait_empty``) waits until everything is acked, which batches of an open window
-        never are.
+        never are. In a rebalance, where this is called as well, they are void already.
         """
+        if not self.should_stop:
+            return
         with suppress(TimeoutError):
             await asyncio.wait_for(self.settle(), SETTLE_S)
         await consumer.commit()

@@ -156,9 +156,9 @@ class BatchConsumer(driver.Consumer):
         await self._thread.rewind(tp, offset)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Have the batches in hand finished, then forget what was noted of lost partitions."""
-        await super().on_partitions_revoked(revoked)
+        """Forget what was noted of lost partitions."""
         self.move(revoked)
+        await super().on_partitions_revoked(revoked)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Skip Faust's livelock warnings for batched topics: they count single events."""

@@ -90,23 +90,6 @@ async def test_a_state_may_be_revised_where_the_offset_stays(consumer: Any) -> N
     assert consumer.written == [Committed(25, "new")]
 
 
-async def test_partitions_are_given_away_only_when_what_is_in_hand_is_done(
-    consumer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Faust's part of a revocation is where the app settles and commits; until then nothing may be void."""
-    batch = fetched(consumer, 0)
-
-    async def settle_and_commit(_self: Any, _revoked: Any) -> None:
-        assert not batch.void
-        consumer.ack_batch(batch, "done")
-        await consumer.force_commit()
-
-    monkeypatch.setattr(driver.Consumer, "on_partitions_revoked", settle_and_commit)
-    await consumer.on_partitions_revoked({RAW})
-    assert consumer.written == [Committed(10, "done")]
-    assert batch.void
-
-
 async def test_settling_waits_for_the_batch_in_hand_and_for_what_was_sent() -> None:
     stage = Stage(load(topics={"partitions": 2}))
     agent = IngestAgent(stage.context)
