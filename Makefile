@@ -32,7 +32,7 @@ test: setup ## run all tests, with a local Kafka broker if FLOWSTREAM_TEST_BROKE
 
 fuzz: $(STAMP) .venv/.fuzz ## search a minute for each reader for bytes that break its law: ARGS='--seconds 600 --only goflow'
 	@$(BIN)/python -m tests.fuzz $(ARGS)
-	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/contracts/test_hostile_bytes.py
+	@$(BIN)/python -m pytest -q --timeout 0 --hypothesis-profile=fuzz tests/contracts tests/unit/decode
 
 .venv/.fuzz: pyproject.toml
 	@echo "installing atheris into .venv"
