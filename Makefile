@@ -35,7 +35,7 @@ faults: setup ## harm workers and brokers in every way of docs/reliability.md, a
 
 fuzz: $(STAMP) .venv/.fuzz ## search a minute for each reader for bytes that break its law: ARGS='--seconds 600 --only goflow'
 	@$(BIN)/python -m tests.fuzz $(ARGS)
-	@$(BIN)/python -m pytest -q --hypothesis-profile=fuzz tests/contracts/test_hostile_bytes.py
+	@$(BIN)/python -m pytest -q --timeout 0 --hypothesis-profile=fuzz tests/contracts tests/unit/decode
 
 .venv/.fuzz: pyproject.toml
 	@echo "installing atheris into .venv"

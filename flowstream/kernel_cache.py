@@ -1,28 +1,43 @@
 """Where compiled kernels are kept: a folder named for the sources of all of them.
 
 Numba looks only at the file of the function it compiles. A kernel that calls one of another file would be
-taken from the cache after that other file has changed, and give the old file's results. So any change of any
-kernel means another folder. ``NUMBA_CACHE_DIR`` is respected where it is set.
+taken from the cache after that other file has changed, and give the old file's results; and so would one that was
+compiled with another file's constants. So any change of any kernel, or of what kernels' files import, means another
+folder. ``NUMBA_CACHE_DIR`` is respected where it is set.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 
 VARIABLE = "NUMBA_CACHE_DIR"
+_IMPORTS = re.compile(rb"^from flowstream([.\w]*) import (\([^)]*\)|.*)", re.MULTILINE)
 
 
 def sources_digest(package: Path) -> str:
-    """Return a hash of every file of the package that has a kernel in it."""
+    """Return a hash of every file of the package that has a kernel in it, or that such a file imports, and so on."""
+    sources = {path: path.read_bytes() for path in sorted(package.rglob("*.py"))}
+    told, pending = set[Path](), [path for path, text in sources.items() if b"njit" in text]
+    while pending:
+        path = pending.pop()
+        if path in sources and path not in told:
+            told.add(path)
+            pending += (found for names in _IMPORTS.findall(sources[path]) for found in _files(package, names))
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        text = path.read_bytes()
-        if b"njit" in text:
-            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + text)
+    for path in sorted(told):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + sources[path])
     return digest.hexdigest()[:16]
+
+
+def _files(package: Path, names: tuple[bytes, bytes]) -> list[Path]:
+    """Return where the modules of ``from flowstream<.module> import <names>`` may be: itself, or each of the names."""
+    inner = package.joinpath(*names[0].decode().strip(".").split("."))
+    imported = [inner / f"{name}.py" for name in re.findall(r"\w+", names[1].decode())]
+    return [inner.with_suffix(".py"), inner / "__init__.py", *imported]
 
 
 def choose(package: Path) -> None:

@@ -17,7 +17,7 @@ from flowstream.errors import BrokerError
 
 # How long an example takes says nothing here: a first call may compile a kernel, and machines are shared.
 settings.register_profile("flowstream", deadline=None)
-settings.register_profile("fuzz", deadline=None, max_examples=5000)  # chosen by `make fuzz`
+settings.register_profile("fuzz", deadline=None, max_examples=2000)  # chosen by `make fuzz`
 settings.load_profile("flowstream")
 
 

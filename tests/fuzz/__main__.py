@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+import flowstream
+from flowstream.kernel_cache import sources_digest
 from tests.fuzz.laws import LAWS
 
 _TRIED = re.compile(r"stat::number_of_executed_units:\s*(\d+)\s*stat::average_exec_per_sec:\s*(\d+)")
@@ -47,7 +49,8 @@ def search(name: str, folder: Path, seconds: int, size_max: int) -> Outcome:
     ]
     said = _run("search", name, str(corpus), *limits, f"-artifact_prefix={found}/", NUMBA_DISABLE_JIT="1")
     tried = _TRIED.search(said.stderr)
-    compiled = _run("replay", name, str(corpus), NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(folder / "kernels"))
+    kernels = folder / f"kernels-{sources_digest(Path(flowstream.__file__).parent)}"
+    compiled = _run("replay", name, str(corpus), NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(kernels))
     interpreted = _run("replay", name, str(corpus), NUMBA_DISABLE_JIT="1")
     (folder / f"{name}.log").write_text(said.stdout + said.stderr + compiled.stderr + interpreted.stderr)
     same = compiled.returncode == interpreted.returncode == 0 and compiled.stdout == interpreted.stdout

@@ -1,6 +1,7 @@
 """A change of any kernel's source means another cache, so that no old machine code is ever run."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,22 @@ def test_a_change_of_a_file_that_a_kernel_calls_changes_the_digest(package: Path
     assert sources_digest(package) != before
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["from flowstream.plain import x", "from flowstream.plain import (\n    x,\n)", "from flowstream import plain"],
+)
+def test_a_change_of_a_file_that_a_kernels_file_imports_or_that_one_imports_changes_the_digest(
+    package: Path, line: str
+) -> None:
+    (package / "deep" / "callee.py").write_text(f"from numba import njit\n{line}\n")
+    (package / "plain.py").write_text("from flowstream.deep.tables import NUMBERS\n")
+    digests = set()
+    for numbers in (b"1", b"2"):
+        (package / "deep" / "tables.py").write_bytes(b"NUMBERS = " + numbers)
+        digests.add(sources_digest(package))
+    assert len(digests) == 2
+
+
 def test_the_folder_is_named_for_the_sources_and_older_ones_go(package: Path) -> None:
     choose(package)
     first = Path(os.environ.pop(VARIABLE))
@@ -41,6 +58,23 @@ def test_a_folder_that_was_named_is_left_alone(package: Path, monkeypatch: pytes
     monkeypatch.setenv(VARIABLE, "/somewhere/else")
     choose(package)
     assert os.environ[VARIABLE] == "/somewhere/else"
+
+
+def test_the_constants_of_kernels_are_covered(tmp_path: Path) -> None:
+    """Those of a file without a kernel of its own, from which a kernel is compiled."""
+    copied = tmp_path / "flowstream"
+    shutil.copytree(Path(flowstream.__file__).parent, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    before = sources_digest(copied)
+    for name, counts in {
+        "decode/protobuf_fields.py": True,
+        "errors.py": True,
+        "batch.py": True,
+        "cli.py": False,
+    }.items():
+        file = copied / name
+        file.write_bytes(file.read_bytes() + b"# changed\n")
+        assert (sources_digest(copied) != before) == counts, name
+        before = sources_digest(copied)
 
 
 def test_every_kernel_of_the_package_is_covered() -> None:

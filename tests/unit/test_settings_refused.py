@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from flowstream.errors import SettingsError
+from flowstream.pipeline import decode_context
+from flowstream.setting_tables import Input
 from flowstream.settings import NOT_SETTINGS, SECRETS, Settings, load
 from tests.settings_table import INPUT, LEAVES, SECTIONS, bare, complaints, nested
 
@@ -170,6 +173,14 @@ def test_the_command_exits_with_2_and_one_line_for_what_no_setting_is():
         lines = ended.stderr.decode().splitlines()
         assert (ended.returncode, len(lines)) == (2, 1)
         assert lines[0].startswith("flowstream: setting ")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 5000, b'"string"', b"{}", b'{"type": "record", "name": "R"}'])
+def test_a_schema_file_that_holds_no_flow_records_is_named(content: bytes, tmp_path: Path):
+    file = tmp_path / "other.avsc"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"^setting inputs: schema_file = .*other\.avsc"):
+        decode_context(Input(topic="a", format="avro", schema_file=str(file)))
 
 
 @pytest.mark.parametrize("name", sorted(NOT_SETTINGS - {"SETTINGS"}))
