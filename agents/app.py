@@ -13,15 +13,19 @@ import faust
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
+from agents.admin import changelogs, create_topics
 from agents.analyses import AnalysesAgent
 from agents.batches import BatchSchema
 from agents.client import faust_credentials
 from agents.context import Context
+from agents.delivery import AtLeastOnce, Delivery
 from agents.ingest import IngestAgent
 from agents.links import LinkFollower
+from agents.progress import ProgressLog
 from agents.publisher import Publisher
 from agents.registry import register_schemas
 from agents.tables import Tables
+from agents.transactions import Transactional
 from agents.transport import BatchTransport
 from agents.web import add_views
 from flowstream import __version__
@@ -70,6 +74,7 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     context = Context(settings, metrics, publisher, ResultEncoder(settings.output.format), app)
     links = LinkFollower(settings)
     tables = Tables(app, settings, metrics) if "analyses" in agents else None
+    analyses: AnalysesAgent | None = None
     schema = BatchSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     batched: set[str] = set()
 
@@ -92,12 +97,16 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     if tables is not None:
         flows = name(settings, "flows")
         batched.add(flows)
-        analyses = AnalysesAgent(context, tables, links)
+        analyses = hosted = AnalysesAgent(context, tables, links, _delivery(context))
 
         async def analyses_stream(stream: Any) -> None:
-            await analyses.run(stream)
+            await hosted.run(stream)
+
+        async def let_go(*sent: Any, **__: Any) -> None:
+            await hosted.let_go(sent[1])
 
         app.agent(app.topic(flows, schema=schema), name="analyses")(analyses_stream)
+        app.on_partitions_revoked.connect(let_go, weak=False)
 
     app.batched_topics = frozenset(batched)
     add_views(context, tables)
@@ -106,10 +115,14 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
         context.encoder = ResultEncoder(settings.output.format, await register_schemas(settings))
         await publisher.start()
         if tables is not None:
+            if settings.kafka.declare_topics:
+                await create_topics(settings, changelogs(settings))  # Faust knows of one only
             await links.start()
         metrics.worker_up.labels(__version__, settings.digest()).set(1)
 
     async def disconnect() -> None:
+        if analyses is not None:
+            await analyses.let_go()
         await links.stop()
         await publisher.stop()
 
@@ -119,6 +132,17 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     app.connect, app.disconnect = connect, disconnect
     app.on_partitions_assigned.connect(count_rebalance, weak=False)
     return app
+
+
+def _delivery(context: Context) -> Delivery:
+    stored = ProgressLog(context.settings)
+    if context.settings.delivery == "at-least-once":
+        return AtLeastOnce(context.publisher, stored)
+
+    async def is_member() -> bool:
+        return await context.consumer.is_member()
+
+    return Transactional(context.settings, stored, is_member)
 
 
 def _faust_app(settings: Settings) -> FlowstreamApp:

@@ -107,6 +107,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self.consumer.move(positions)
         return positions
 
+    async def is_member(self) -> bool:
+        """Ask the group whether this worker still belongs to it; where it does not, have it join again."""
+        return bool(await self.call_thread(self._is_member))
+
+    async def _is_member(self) -> bool:
+        return bool(await self._ensure_consumer()._coordinator._do_heartbeat())  # noqa: SLF001
+
     async def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has, by the cluster's metadata."""
         return int(await self.call_thread(self._partition_count, topic))

@@ -1,4 +1,4 @@
-"""Faust tables: they store state and nothing more. Windows, expiry and time are ours.
+"""The Faust table of sources: it stores state and nothing more. Windows, expiry and time are ours.
 
 A key is written to the changelog partition of the flows partition that is being processed, so that a table
 moves with its partition. Values are bytes: one message per window and partition, however many sources.
@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from flowstream import schemas
-from flowstream.analysis import Progress
 from flowstream.metrics import Metrics
 from flowstream.operators import Result, Said
 from flowstream.settings import Settings
@@ -21,36 +20,26 @@ _STREAM = "sources"
 
 
 class Tables:
-    """The progress table and the table of sources."""
+    """The table of sources."""
 
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self._kept = settings.sources.windows_kept
         self._metrics = metrics
+        self._app = app
 
-        def table(name: str) -> Any:
-            made = app.Table(
-                name, partitions=settings.topics.partitions, key_type=bytes, value_type=bytes,
-                extra_topic_configs={"max.message.bytes": BLOCK_BYTES_MAX},
-            )  # fmt: skip
-            # A table takes its serializers from its types alone, and for bytes that would be JSON.
-            made.key_serializer = made.value_serializer = "raw"
-            return made
+        self._sources = app.Table(
+            _STREAM, partitions=settings.topics.partitions, key_type=bytes, value_type=bytes,
+            extra_topic_configs={"max.message.bytes": BLOCK_BYTES_MAX},
+        )  # fmt: skip
+        # A table takes its serializers from its types alone, and for bytes that would be JSON.
+        self._sources.key_serializer = self._sources.value_serializer = "raw"
 
-        self._progress = table("progress")
-        self._sources = table("sources")
+    async def keep_results(self, partition: int, said: Iterable[Said]) -> None:
+        """Put the windows of sources into their table and drop the oldest beyond ``windows_kept``.
 
-    def progress(self, partition: int) -> Progress | None:
-        """Return where a partition's analysis got to."""
-        raw = self._progress.get(str(partition).encode())
-        return None if raw is None else Progress.decode(raw)
-
-    def store_progress(self, partition: int, progress: Progress) -> None:
-        """Store it; must be called while the partition's event is being processed."""
-        self._progress[str(partition).encode()] = progress.encode()
-        self._metrics.table_entries.labels("progress").set(len(self._progress))
-
-    def keep_results(self, partition: int, said: Iterable[Said]) -> None:
-        """Put the windows of sources into their table and drop the oldest beyond ``windows_kept``."""
+        Must be called while the partition's event is being processed. Returns when the brokers have them: what
+        progress says is done will not be said again.
+        """
         fresh = [r for r in said if isinstance(r, Result) and r.stream == _STREAM]
         if not fresh:
             return
@@ -60,6 +49,7 @@ class Tables:
         mine = sorted(k for k in self._sources if k.startswith(_prefix(partition)))
         for key in mine[: -self._kept]:
             del self._sources[key]
+        await self._app.producer.flush()
         self._metrics.table_entries.labels("sources").set(len(self._sources))
 
     def windows(self, partition: int | None = None) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     )
     analyses: tuple[Analysis, ...] = Field(
         ("distances", "elephants", "sources", "quality"), min_length=1, description="which operators run"
+    )
+    delivery: Literal["at-least-once", "transactional"] = Field(
+        "at-least-once", description="of results: repeated after a crash, or each once for who reads committed records"
     )
     kafka: Kafka = Kafka()
     topics: Topics = Topics()

@@ -21,10 +21,13 @@ from prometheus_client import CollectorRegistry
 from agents.analyses import AnalysesAgent
 from agents.batches import Committed, FetchedBatch
 from agents.context import Context
+from agents.delivery import AtLeastOnce
 from agents.ingest import IngestAgent
+from agents.progress import ProgressLog
 from agents.publisher import Outgoing, OutgoingRun
 from agents.tables import Tables
 from flowstream import schemas
+from flowstream.analysis import Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import decode_block
 from flowstream.decode import Payloads, decode
@@ -80,6 +83,13 @@ class FakeTable(dict[bytes, bytes]):
     key_serializer = value_serializer = ""
 
 
+class FakeProducer:
+    """Faust's, which writes the changelog of a table."""
+
+    async def flush(self) -> None:
+        pass
+
+
 class FakePublisher:
     """Keeps what was published, by topic and partition."""
 
@@ -99,10 +109,24 @@ class FakePublisher:
         return [record for tp in sorted(self.sent) if tp.topic == name for record in self.sent[tp]]
 
 
+class StoredProgress(ProgressLog):
+    """Reads progress where it was published."""
+
+    def __init__(self, publisher: FakePublisher) -> None:
+        self.topic = "progress"
+        self._sent = publisher.sent
+
+    async def read(self, partition: int) -> Progress | None:
+        stored = self._sent[TP(self.topic, partition)]
+        return Progress.decode(stored[-1].value) if stored else None
+
+
 def make() -> tuple[Context, FakeConsumer, FakePublisher, Tables]:
     settings = Settings(topics={"partitions": 2}, inputs=({"topic": "raw", "format": "goflow"},))
     consumer, publisher = FakeConsumer({TP("raw", 0): 0}), FakePublisher()
-    app = SimpleNamespace(consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: FakeTable())
+    app = SimpleNamespace(
+        consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: FakeTable(), producer=FakeProducer()
+    )
     metrics = Metrics(CollectorRegistry())
     context = Context(settings, metrics, publisher, ResultEncoder(), app)  # type: ignore[arg-type]
     return context, consumer, publisher, Tables(app, settings, metrics)
@@ -153,7 +177,8 @@ class Run:
 
     async def analyse(self) -> None:
         links = SimpleNamespace(table=LinkTable.from_path(DATA / "clos_links.csv"))
-        agent = AnalysesAgent(self.context, self.tables, links)  # type: ignore[arg-type]
+        delivery = AtLeastOnce(self.publisher, StoredProgress(self.publisher))  # type: ignore[arg-type]
+        agent = AnalysesAgent(self.context, self.tables, links, delivery)  # type: ignore[arg-type]
         for partition in range(2):
             flows = TP("flowstream.flows.v1", partition)
             blocks = [record.value for record in self.publisher.sent[flows]]
@@ -190,7 +215,7 @@ async def test_after_a_known_run_the_whole_registry_is_as_expected(finished):
     on_time = {p: [t for t in times if t != late_ns] for p, times in rows.items()}
     everything = decode("goflow", Payloads.from_values(run.values)).flows.time_ns
     closed = (int(everything.max()) - 2 * SECOND) // SECOND
-    published = Counter(record.topic for sent in run.publisher.sent.values() for record in sent)
+    published = Counter(r.topic for sent in run.publisher.sent.values() for r in sent if r.topic != "progress")
     results = {t: n for t, n in published.items() if t.split(".")[1] not in {"flows", "late", "dead-letters"}}
     assert len(results) >= 3
     expected: dict[Sample, Any] = {
@@ -271,7 +296,7 @@ async def test_no_label_has_an_address_and_every_name_has_our_prefix(finished):
 
 async def test_events_are_acked_only_up_to_the_position_of_the_progress(finished):
     for partition in range(2):
-        progress = finished.tables.progress(partition)
+        progress = await StoredProgress(finished.publisher).read(partition)
         assert progress is not None
         flows = TP("flowstream.flows.v1", partition)
         acked = [offset for tp, offset in finished.consumer.acked if tp == flows]
