@@ -23,12 +23,17 @@ from flowstream.topics import stream_of
 async def read_topic(
     settings: Settings, topic: str, *, from_beginning: bool = False, to_end: bool = False
 ) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
-    """Yield (Kafka record, decoded value) as they come; with ``to_end`` stop at the end of now.
+    """Yield (Kafka record, decoded value) as they come, of transactions those that were kept.
+
+    With ``to_end`` stop at the end of now.
 
     Raises BrokerError where the broker or the topic is not there.
     """
     stream = stream_of(settings, topic) or ""
-    consumer = AIOKafkaConsumer(**client_options(settings.kafka), enable_auto_commit=False, fetch_max_wait_ms=200)
+    consumer = AIOKafkaConsumer(
+        **client_options(settings.kafka), enable_auto_commit=False, fetch_max_wait_ms=200,
+        isolation_level="read_committed",
+    )  # fmt: skip
     try:
         await consumer.start()
     except (KafkaError, OSError, ValueError) as error:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from faust.types import TP
@@ -23,7 +24,6 @@ from agents.batches import Committed, FetchedBatch
 from agents.context import Context
 from agents.delivery import AtLeastOnce
 from agents.ingest import IngestAgent
-from agents.progress import ProgressLog
 from agents.publisher import Outgoing, OutgoingRun
 from agents.tables import Tables
 from flowstream import schemas
@@ -37,6 +37,7 @@ from flowstream.record_batches import LegacyBatch
 from flowstream.recordings import Recording
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+from tests.agents.fakes import FakeProgressLog
 from tests.builders import delimited, goflow2_v2
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -83,13 +84,6 @@ class FakeTable(dict[bytes, bytes]):
     key_serializer = value_serializer = ""
 
 
-class FakeProducer:
-    """Faust's, which writes the changelog of a table."""
-
-    async def flush(self) -> None:
-        pass
-
-
 class FakePublisher:
     """Keeps what was published, by topic and partition."""
 
@@ -109,15 +103,11 @@ class FakePublisher:
         return [record for tp in sorted(self.sent) if tp.topic == name for record in self.sent[tp]]
 
 
-class StoredProgress(ProgressLog):
+class StoredProgress(FakeProgressLog):
     """Reads progress where it was published."""
 
-    def __init__(self, publisher: FakePublisher) -> None:
-        self.topic = "progress"
-        self._sent = publisher.sent
-
     async def read(self, partition: int) -> Progress | None:
-        stored = self._sent[TP(self.topic, partition)]
+        stored = self._publisher.sent[TP("progress", partition)]
         return Progress.decode(stored[-1].value) if stored else None
 
 
@@ -125,7 +115,7 @@ def make() -> tuple[Context, FakeConsumer, FakePublisher, Tables]:
     settings = Settings(topics={"partitions": 2}, inputs=({"topic": "raw", "format": "goflow"},))
     consumer, publisher = FakeConsumer({TP("raw", 0): 0}), FakePublisher()
     app = SimpleNamespace(
-        consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: FakeTable(), producer=FakeProducer()
+        consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: FakeTable(), producer=AsyncMock()
     )
     metrics = Metrics(CollectorRegistry())
     context = Context(settings, metrics, publisher, ResultEncoder(), app)  # type: ignore[arg-type]
