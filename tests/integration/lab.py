@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.error import URLError
 
+import psutil
+
 from agents.admin import create_topics
 from agents.kafka_node import free_port
 from agents.send import send_links
@@ -28,14 +30,21 @@ from tests.waiting import wait_for
 class Worker:
     """A ``flowstream worker`` process."""
 
-    def __init__(self, environment: dict[str, str], folder: Path, number: int, command: Sequence[str]) -> None:
-        self.port = free_port()
+    def __init__(
+        self, environment: dict[str, str], folder: Path, number: int, command: Sequence[str], port: int = 0
+    ) -> None:
+        self.port = port or free_port()
+        self.environment = environment
+        self.folder = folder
+        self.number = number
+        self.command = command
+        self.stopped = False  # told to end, rather than made to
         self.log = folder / f"worker{number}.log"
         own = {
             "FLOWSTREAM_WEB__PORT": str(self.port),
             "FLOWSTREAM_DATA_DIR": str(folder / f"worker{number}"),
         }
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=os.environ | environment | own, stdout=log, stderr=log)
 
     def get(self, path: str) -> dict[str, Any]:
@@ -75,8 +84,30 @@ class Worker:
 
     def stop(self) -> int:
         """End it as a service manager would, and return its exit code."""
+        self.stopped = True
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(30)
+
+    def pause(self) -> None:
+        """Freeze it: to the others it is as good as dead, and does not know."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on from where it was frozen."""
+        self.process.send_signal(signal.SIGCONT)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended; a frozen one has not."""
+        return self.process.poll() is None
+
+    def rss_bytes(self) -> int:
+        """Return the memory it has in use; psutil.Error once it has ended."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def descriptors(self) -> int:
+        """Return how many files and sockets it has open; psutil.Error once it has ended."""
+        return int(psutil.Process(self.process.pid).num_fds())
 
 
 class Lab:
@@ -88,23 +119,28 @@ class Lab:
         self.raw = raw or f"{prefix}raw"
         self.prefix = f"{prefix}fs"
         self.folder = folder
-        self._workers: list[Worker] = []
-        self.environment = {
-            "FLOWSTREAM_APP": self.app,
-            "FLOWSTREAM_KAFKA__BOOTSTRAP": broker,
-            "FLOWSTREAM_KAFKA__SESSION_TIMEOUT_S": "6",
-            "FLOWSTREAM_KAFKA__HEARTBEAT_S": "1",
-            "FLOWSTREAM_TOPICS__PREFIX": self.prefix,
-            "FLOWSTREAM_TIME__IDLE_AFTER_S": "2",
-            "FLOWSTREAM_INPUTS": json.dumps([{"topic": self.raw, "format": "goflow"}]),
-        }
+        self.workers: list[Worker] = []
+        self._chosen: dict[str, Any] = {}
+        self.environment: dict[str, str] = {}
+        self.change(
+            app=self.app, inputs=[{"topic": self.raw, "format": "goflow"}], topics={"prefix": self.prefix},
+            kafka={"bootstrap": broker, "session_timeout_s": 6, "heartbeat_s": 1}, time={"idle_after_s": 2},
+        )  # fmt: skip
+
+    def change(self, **settings: Any) -> None:
+        """Choose settings, as ``flowstream.settings.load`` takes them, for the workers that start from now on."""
+        for section, chosen in settings.items():
+            if not isinstance(chosen, dict):
+                self._chosen[section] = chosen
+                self.environment[f"FLOWSTREAM_{section.upper()}"] = _as_text(chosen)
+                continue
+            self._chosen[section] = self._chosen.get(section, {}) | chosen
+            for setting, value in chosen.items():
+                self.environment[f"FLOWSTREAM_{section.upper()}__{setting.upper()}"] = _as_text(value)
 
     def settings(self) -> Settings:
         """Return the settings the workers have."""
-        return load(
-            app=self.app, kafka={"bootstrap": self.broker}, topics={"prefix": self.prefix}, time={"idle_after_s": 2},
-            inputs=({"topic": self.raw, "format": "goflow"},),
-        )  # fmt: skip
+        return load(**self._chosen)
 
     def topic(self, stream: str) -> str:
         """Return the topic of a stream."""
@@ -122,17 +158,31 @@ class Lab:
         """Put messages on the raw topic."""
         write(self.broker, self.raw, values, partitions, batch_bytes=1 << 14)
 
-    def worker(self, agents: str = "ingest,analyses", command: Sequence[str] = (), **environment: str) -> Worker:
-        """Start a worker and wait until it has joined."""
+    def worker(
+        self, agents: str = "ingest,analyses", command: Sequence[str] = (), *, wait: bool = True, **environment: str
+    ) -> Worker:
+        """Start a worker and, unless told otherwise, wait until it has joined."""
         ours = [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "info", "--agents", agents]
-        worker = Worker(self.environment | environment, self.folder, len(self._workers), command or ours)
-        self._workers.append(worker)
+        worker = Worker(self.environment | environment, self.folder, len(self.workers), command or ours)
+        self.workers.append(worker)
+        if wait:
+            self.joined(worker)
+        return worker
+
+    def again(self, worker: Worker) -> Worker:
+        """Start a worker that has ended once more: same place in ``workers``, folder, port and settings."""
+        at = self.workers.index(worker)
+        once_more = Worker(worker.environment, worker.folder, worker.number, worker.command, worker.port)
+        self.workers[at] = once_more
+        return once_more
+
+    def joined(self, worker: Worker, deadline_s: float = 150) -> None:
+        """Wait until a worker has joined its group and has partitions."""
         try:
-            wait_for(worker.ready, "the worker to join its group", 150)
+            wait_for(worker.ready, "the worker to join its group", deadline_s)
         except AssertionError as error:
             error.add_note(worker.log.read_text()[-3000:])
             raise
-        return worker
 
     def __enter__(self) -> Self:
         return self
@@ -140,5 +190,9 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             worker.kill()
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,241 @@
+"""What should have come out, worked out again from the raw topic; and what did come out, read with a plain client.
+
+Nothing of flowstream's own code is used here: messages are read by protobuf, results by fastavro and the few
+lines below. The rules are those of docs/architecture.md: a row belongs to the window its event time lies in;
+it is late if it lies before the largest event time before it in its raw partition minus the out-of-orderness;
+a window must be out once the least of the partitions' watermarks has passed its end, and not before.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from tests.faults.client import Record
+from tests.faults.flows import SECOND_NS, Flow
+
+SCHEMAS = Path(__file__).resolve().parents[2] / "avro_schemas"
+YEAR_2000_NS, YEAR_2100_NS = 946_684_800 * SECOND_NS, 4_102_444_800 * SECOND_NS
+SUMS = ("flows", "packets", "bytes", "estimated_packets", "estimated_bytes")
+
+#: Start of a window and the 16 bytes of a source address.
+Key = tuple[int, bytes]
+Sums = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Truth:
+    """What the raw topic says."""
+
+    messages: int = 0
+    flows: dict[Key, Sums] = field(default_factory=dict)  # of every window, open ones too
+    watermark_ns: int = 0  # the least of the raw partitions'
+    late: set[tuple[int, int]] = field(default_factory=set)  # (partition, offset)
+    rejected: set[tuple[int, int]] = field(default_factory=set)
+    skipped: int = 0
+    numbers: Counter[int] = field(default_factory=Counter)
+    size_ns: int = 0
+
+    def closed(self) -> dict[Key, Sums]:
+        """Return the sums of the windows that must be out."""
+        return {k: v for k, v in self.flows.items() if k[0] + self.size_ns <= self.watermark_ns}
+
+    def open_flows(self) -> int:
+        """Return how many flows lie in windows that are not to be out yet."""
+        return sum(v[0] for k, v in self.flows.items() if k[0] + self.size_ns > self.watermark_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that the truth depends on."""
+
+    size_ns: int = 10 * SECOND_NS
+    pane_ns: int = SECOND_NS
+    out_of_orderness_ns: int = 2 * SECOND_NS
+    ahead_max_ns: int = 3600 * SECOND_NS
+
+
+def truth(raw: Iterable[Record], partitions: int, rules: Rules) -> Truth:
+    """Work out what should come of the raw topic's records, which are ordered by partition and offset."""
+    found = Truth(size_ns=rules.size_ns)
+    sums: dict[Key, list[int]] = defaultdict(lambda: [0] * len(SUMS))
+    reached: dict[int, int] = {}
+    for one in raw:
+        found.messages += 1
+        if one.value is None:
+            found.skipped += 1
+            continue
+        flow = _flow(one, rules)
+        if flow is None:
+            found.rejected.add((one.partition, one.offset))
+            continue
+        time_ns = flow.time_received_ns
+        watermark_ns = reached.get(one.partition, time_ns) - rules.out_of_orderness_ns
+        reached[one.partition] = max(reached.get(one.partition, time_ns), time_ns)
+        if time_ns < watermark_ns:
+            found.late.add((one.partition, one.offset))
+            continue
+        found.numbers[flow.sequence_num] += 1
+        own = sums[time_ns // rules.size_ns * rules.size_ns, _sixteen(flow.src_addr)]
+        rate = flow.sampling_rate or 1
+        for at, value in enumerate((1, flow.packets, flow.bytes, flow.packets * rate, flow.bytes * rate)):
+            own[at] += value
+    if len(reached) == partitions:
+        watermark_ns = min(reached.values()) - rules.out_of_orderness_ns
+        found.watermark_ns = watermark_ns // rules.pane_ns * rules.pane_ns
+    found.flows = {key: tuple(values) for key, values in sums.items()}
+    return found
+
+
+def _flow(one: Record, rules: Rules) -> Any:
+    """Return protobuf's reading of a delimited message, None where it can be no flow record."""
+    raw = one.value or b""
+    length, at, shift = 0, 0, 0
+    while at < len(raw):
+        length |= (raw[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if raw[at - 1] < 0x80:
+            break
+    if not length or len(raw) - at != length:
+        return None
+    try:
+        flow = Flow.FromString(raw[at:])
+    except DecodeError:
+        return None
+    if len(flow.src_addr) not in {4, 16} or not YEAR_2000_NS <= flow.time_received_ns < YEAR_2100_NS:
+        return None
+    ahead_ns = flow.time_received_ns - one.timestamp_ms * 1_000_000
+    return None if ahead_ns > rules.ahead_max_ns else flow
+
+
+def _sixteen(address: bytes) -> bytes:
+    return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+
+
+@cache
+def _schema(name: str) -> Any:
+    return fastavro.parse_schema(json.loads((SCHEMAS / f"{name}.v1.avsc").read_text("utf-8")))
+
+
+def avro(name: str, value: bytes) -> dict[str, Any]:
+    """Read a value in single-object encoding: two bytes of mark, eight of fingerprint, then the record."""
+    assert value[:2] == b"\xc3\x01", f"{name}: {value[:10]!r} is no single-object encoding"
+    read: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(value[10:]), _schema(name), None)  # type: ignore[assignment]
+    return read
+
+
+def unpacked(raw: bytes, rows: int) -> list[int]:
+    """Read a packed column of whole numbers, as the schemas' own documentation tells it."""
+    if not rows:
+        return []
+    width, least = raw[0], np.frombuffer(raw, "<u8", 1, 1)
+    differences = np.frombuffer(raw, f"<u{width}", rows, 9).astype("<u8") if width else np.zeros(rows, "<u8")
+    values: list[int] = (differences + least).view("<i8").tolist()
+    return values
+
+
+def windows_of_sources(value: bytes) -> dict[Key, Sums]:
+    """Return the sums of a record of the topic of sources."""
+    told = avro("sources", value)
+    count, raw = told["count"], told["src_addr"]
+    half = 9 + raw[0] * count if count else 0
+    words = zip(unpacked(raw[:half], count), unpacked(raw[half:], count), strict=True)
+    addresses = [b"".join((w % 2**64).to_bytes(8, "big") for w in pair) for pair in words]
+    columns = [unpacked(told[name], count) for name in SUMS]
+    return {(told["window_start_ns"], a): sums for a, *sums in zip(addresses, *columns, strict=True)}  # type: ignore[misc]
+
+
+def last_values(records: Iterable[Record]) -> tuple[dict[tuple[int, bytes], bytes], list[str]]:
+    """Return the last value by (partition, key), and what was said twice with other bytes."""
+    last: dict[tuple[int, bytes], bytes] = {}
+    changed: list[str] = []
+    for one in records:
+        if one.value is None:
+            continue
+        at = one.partition, one.key or b""
+        if last.setdefault(at, one.value) != one.value:
+            changed.append(f"{one.topic}-{one.partition} offset {one.offset}: key {at[1]!r} has other bytes now")
+        last[at] = one.value
+    return last, changed
+
+
+@dataclass(slots=True)
+class Difference:
+    """How results differ from the truth."""
+
+    lost: int = 0
+    duplicated: int = 0
+    details: list[str] = field(default_factory=list)
+
+
+def difference(expected: Truth, values: Mapping[tuple[int, bytes], bytes]) -> Difference:
+    """Compare the last values of the topic of sources with the truth: every key, every sum."""
+    told: dict[Key, Sums] = {}
+    found = Difference()
+    for (partition, key), value in values.items():
+        for at, sums in windows_of_sources(value).items():
+            if at in told:
+                found.details.append(f"{_text(at)} is in two partitions, {partition} and another ({key!r})")
+            told[at] = tuple(sums)
+    closed = expected.closed()
+    for at in sorted(closed.keys() | told.keys()):
+        wanted, got = closed.get(at), told.get(at)
+        if wanted == got:
+            continue
+        if wanted is None and at in expected.flows:
+            found.details.append(f"{_text(at)}: out before its time: {got}")
+            continue
+        more = (got or (0,))[0] - (wanted or (0,))[0]
+        found.lost += max(0, -more)
+        found.duplicated += max(0, more)
+        found.details.append(f"{_text(at)}: {got}, the truth is {wanted}")
+    return found
+
+
+def _text(at: Key) -> str:
+    return f"window {at[0] // SECOND_NS} source {'.'.join(map(str, at[1][12:]))}"
+
+
+def late_rows(records: Iterable[Record]) -> Counter[tuple[int, int]]:
+    """Return how often each (raw partition, offset) is in the late topic, a key said twice counting once."""
+    found: Counter[tuple[int, int]] = Counter()
+    for value in last_values(records)[0].values():
+        block = avro("flow_block", value)
+        found.update((block["partition"], o) for o in unpacked(block["origin_offset"], block["rows"]))
+    return found
+
+
+def dead_letters(records: Iterable[Record]) -> Counter[tuple[int, int]]:
+    """Return how often each (raw partition, offset) is a dead letter, a key said twice counting once."""
+    letters = (avro("dead_letter", value) for value in last_values(records)[0].values())
+    return Counter((letter["partition"], letter["offset"]) for letter in letters if letter["format"] != "flow-block")
+
+
+def chains(flows: Iterable[Record]) -> tuple[dict[tuple[int, str, int], int], int, list[str]]:
+    """Follow the offset ranges of blocks in the flows topic, per flows partition and source partition.
+
+    Returns how far each chain reaches, how many source offsets were covered again, and the gaps.
+    """
+    reached: dict[tuple[int, str, int], int] = {}
+    again, gaps = 0, []
+    for one in flows:
+        block = avro("flow_block", one.value or b"")
+        at = one.partition, block["topic"], block["partition"]
+        start = reached.get(at, 0)
+        if block["from_offset"] > start:
+            gaps.append(f"flows-{one.partition} offset {one.offset}: {at[1]}-{at[2]} goes from {start} to "
+                        f"{block['from_offset']}")  # fmt: skip
+        if at[0] == 0:  # each range goes to every flows partition: count it once
+            again += max(0, min(start, block["to_offset"]) - block["from_offset"])
+        reached[at] = max(start, block["to_offset"])
+    return reached, again, gaps

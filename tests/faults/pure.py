@@ -1,0 +1,47 @@
+"""The second check: the same bytes as flowstream's own pure pipeline gives from the same raw log, with no broker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from flowstream.blocks import Block, SourcePartition
+from flowstream.decode import Payloads
+from flowstream.ingest import Ingest
+from flowstream.links import LinkTable
+from flowstream.operators import one_by_one
+from flowstream.pipeline import PartitionAnalysis, ingest_config
+from flowstream.results import ResultEncoder
+from flowstream.settings import Settings
+from tests.faults.client import Record
+
+#: By stream, then by (partition, key).
+Said = dict[str, dict[tuple[int, bytes], bytes]]
+
+
+def said(settings: Settings, topic: str, partitions: int, raw: Sequence[Record]) -> Said:
+    """Return what every analysis says of the raw records, which are ordered by partition and offset."""
+    config = ingest_config(settings, ((topic, partitions),))
+    wire_format = settings.inputs[0].format
+    blocks: list[list[Block]] = []
+    for partition, run in groupby(raw, key=lambda r: r.partition):
+        records = list(run)
+        ingested = Ingest(config, SourcePartition(topic, partition), wire_format).receive(
+            Payloads.from_values([r.value for r in records]),
+            np.array([r.offset for r in records], np.int64),
+            np.array([r.timestamp_ms * 1_000_000 for r in records], np.int64),
+        )
+        blocks.append(ingested.blocks)
+    encoder = ResultEncoder()
+    told: Said = {}
+    for destination in range(settings.topics.partitions):
+        part = PartitionAnalysis(settings, LinkTable())
+        results = []
+        for offset, of_source in enumerate(blocks):
+            part.tell_sources(of_source[destination])
+            results.extend(part.analysis.apply(offset, of_source[destination]).results)
+        for result in one_by_one(results):
+            told.setdefault(result.stream, {})[destination, result.key.encode()] = encoder.encode(result)
+    return told

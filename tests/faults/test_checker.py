@@ -1,0 +1,129 @@
+"""The checker sees what it is there to see: it is given right results, and wrong ones of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from flowstream.settings import Settings, load
+from tests.faults import checker, pure
+from tests.faults.checker import Rules, Truth
+from tests.faults.client import Record
+from tests.faults.flows import SECOND_NS, T0_NS, Flow, Flows, encoded
+
+PARTITIONS = 2
+TOPIC = "raw"
+
+
+@pytest.fixture(scope="module")
+def settings() -> Settings:
+    return load(inputs=({"topic": TOPIC, "format": "goflow"},), elephants={"rate_bps_min": 5e7})
+
+
+def log_of(values: list[bytes | None]) -> list[Record]:
+    """The raw topic after the values were dealt out to its partitions in turn."""
+    ended = T0_NS // 1_000_000 + 3_600_000
+    records = [Record(TOPIC, i % PARTITIONS, i // PARTITIONS, ended, b"k", v) for i, v in enumerate(values)]
+    return sorted(records, key=lambda r: (r.partition, r.offset))
+
+
+@pytest.fixture(scope="module")
+def raw() -> list[Record]:
+    flows = Flows(seed=7)
+    values = [flows.next(step_ns=30_000_000) for _ in range(2_000)]
+    return log_of([*values, flows.closing(), flows.closing(0)])
+
+
+@pytest.fixture(scope="module")
+def right(settings: Settings, raw: list[Record]) -> pure.Said:
+    return pure.said(settings, TOPIC, PARTITIONS, raw)
+
+
+@pytest.fixture
+def truth(raw: list[Record]) -> Truth:
+    return checker.truth(raw, PARTITIONS, Rules())
+
+
+def test_right_results_are_the_truth(truth: Truth, right: pure.Said) -> None:
+    found = checker.difference(truth, right["sources"])
+    assert (found.lost, found.duplicated, found.details) == (0, 0, [])
+    assert sum(v[0] for v in truth.closed().values()) == 2_000
+    assert truth.open_flows() == 2
+    assert len(right["elephants"]) > 1, "the second check should see the most demanding state, too"
+    assert len(right["distances"]) > 100
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_gives_others() -> None:
+    def made(seed: int) -> list[bytes]:
+        flows = Flows(seed)
+        return [flows.next(1_000) for _ in range(50)]
+
+    assert made(1) == made(1) != made(2)
+    assert Flow.FromString(made(1)[49][1:] if made(1)[49][0] < 128 else made(1)[49][2:]).sequence_num == 49
+
+
+def without(raw: list[Record], number: int) -> list[Record]:
+    return [r for at, r in enumerate(raw) if at != number]
+
+
+def said_again(raw: list[Record], number: int) -> list[Record]:
+    return [*raw[: number + 1], *raw[number:]]
+
+
+@pytest.mark.parametrize(("harm", "lost", "duplicated"), [(without, 1, 0), (said_again, 0, 1)])
+def test_one_flow_lost_or_counted_twice_is_seen(
+    settings: Settings, raw: list[Record], truth: Truth, harm: Callable[..., list[Record]], lost: int, duplicated: int
+) -> None:
+    found = checker.difference(truth, pure.said(settings, TOPIC, PARTITIONS, harm(raw, 700))["sources"])
+    assert (found.lost, found.duplicated) == (lost, duplicated)
+    assert len(found.details) == 1
+
+
+def test_a_flow_in_place_of_another_is_seen_by_its_bytes(settings: Settings, raw: list[Record], truth: Truth) -> None:
+    first = Flow.FromString(raw[100].value[raw[100].value[0] // 128 + 1 :])
+    twin = next(
+        at for at in range(101, 900)
+        if Flow.FromString(raw[at].value[raw[at].value[0] // 128 + 1 :]).src_addr == first.src_addr
+        and raw[at].value != raw[100].value
+        and _window(raw[at]) == _window(raw[100])
+    )  # fmt: skip
+    harmed = [r._replace(value=raw[100].value) if at == twin else r for at, r in enumerate(raw)]
+    found = checker.difference(truth, pure.said(settings, TOPIC, PARTITIONS, harmed)["sources"])
+    assert (found.lost, found.duplicated) == (0, 0)
+    assert len(found.details) == 1
+
+
+def _window(record: Record) -> int:
+    value = record.value or b""
+    return int(Flow.FromString(value[value[0] // 128 + 1 :]).time_received_ns // (10 * SECOND_NS))
+
+
+def test_a_window_that_is_out_too_early_and_one_that_is_missing_are_seen(truth: Truth, right: pure.Said) -> None:
+    newest = max(key for _, key in right["sources"])
+    missing = {at: value for at, value in right["sources"].items() if at[1] != newest}
+    assert checker.difference(truth, missing).lost > 0
+    truth.watermark_ns = int(newest)
+    early = checker.difference(truth, right["sources"]).details
+    assert early
+    assert all("before its time" in line for line in early)
+
+
+def test_another_value_under_the_same_key_is_seen() -> None:
+    twice = [Record("t", 0, 0, 0, b"k", b"a"), Record("t", 0, 1, 0, b"k", b"a"), Record("t", 1, 0, 0, b"k", b"b")]
+    assert checker.last_values(twice)[1] == []
+    assert len(checker.last_values([*twice, Record("t", 0, 2, 0, b"k", b"c")])[1]) == 1
+
+
+def test_late_rejected_and_empty_messages_are_told_apart() -> None:
+    def at(seconds: float) -> bytes:
+        time_ns = T0_NS + int(seconds * SECOND_NS)
+        return encoded(src_addr=bytes([10, 0, 0, 1]), time_received_ns=time_ns, bytes=1, packets=1)
+
+    values = [at(10), b"\x05junk", at(8), None, at(7.999), encoded(bytes=1, time_received_ns=T0_NS), at(10_000), b""]
+    records = [Record(TOPIC, 0, i, T0_NS // 1_000_000, b"k", v) for i, v in enumerate(values)]
+    told = checker.truth(records, 1, Rules())
+    assert told.late == {(0, 4)}
+    assert told.rejected == {(0, 1), (0, 5), (0, 6), (0, 7)}
+    assert told.skipped == 1
+    assert told.messages == 8

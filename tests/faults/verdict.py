@@ -1,0 +1,135 @@
+"""The verdict on a run: everything that lies in the topics, held against the truth."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from flowstream.settings import Settings
+from tests.faults import checker, client, pure
+from tests.faults.checker import Rules, Truth
+from tests.waiting import wait_for
+
+if TYPE_CHECKING:
+    from tests.faults.rig import Rig
+
+#: How long what is on its way may take to arrive.
+ARRIVED_S = 20
+RESULTS = ("distances", "elephants", "sources", "input-quality")
+
+
+def rules(settings: Settings) -> Rules:
+    """Return the settings that the truth depends on."""
+    return Rules(
+        round(settings.sources.size_s * 1e9), round(settings.time.pane_s * 1e9),
+        round(settings.time.out_of_orderness_s * 1e9), round(settings.time.ahead_max_s * 1e9),
+    )  # fmt: skip
+
+
+class Verdict:
+    """Reads what a rig's run left behind and fills its line of the report."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def verify(self, *, ledger: bool, pipeline: bool) -> None:
+        """See ``Rig.verify``."""
+        rig = self._rig
+        raw = client.read(rig.address, rig.lab.raw)
+        rig.truth = expected = checker.truth(raw, rig.partitions, rules(rig.lab.settings()))
+        there = {(r.partition, r.offset) for r in raw}
+        missing = [number for number, partition, offset in rig.sent if (partition, offset) not in there]
+        assert not missing, f"Kafka lost {len(missing)} flows it had acknowledged, {missing[:5]} among them"
+        found = self.compare()
+        assert not found.details, f"{len(found.details)} differences, the first: {found.details[:5]}"
+        self._check_ledger(len(raw))
+        self._check_chains()
+        if pipeline:
+            self._check_pipeline(raw)
+        again = [n for figure, n in rig.row.figures.items() if figure.endswith("said again")]
+        rig.row.said_again = round(sum(map(float, again)))
+        if ledger:
+            self._check_counters(expected)
+        assert not rig.watch.seen.violations, f"while it ran: {rig.watch.seen.violations[:5]}"
+
+    def _results(self, stream: str) -> tuple[dict[tuple[int, bytes], bytes], list[str]]:
+        """Return a stream's last values by (partition, key), and which keys were said with two values."""
+        rig = self._rig
+        records = client.read(rig.address, rig.lab.topic(stream))
+        values, changed = checker.last_values(records)
+        rig.row.figures[stream] = len(values)
+        rig.row.figures[f"{stream} said again"] = len(records) - len(values)
+        return values, changed
+
+    def compare(self) -> checker.Difference:
+        """Compare the topic of sources with the truth known last."""
+        rig = self._rig
+        values, changed = self._results("sources")
+        found = checker.difference(rig.truth, values)
+        found.details.extend(changed)
+        rig.row.records, rig.row.lost, rig.row.duplicated = rig.truth.messages, found.lost, found.duplicated
+        rig.row.figures["windows"] = len({start for start, _ in rig.truth.closed()})
+        return found
+
+    def _check_ledger(self, messages: int) -> None:
+        """Every raw message is in exactly one place."""
+        rig = self._rig
+        expected = rig.truth
+        late = checker.late_rows(client.read(rig.address, rig.lab.topic("late")))
+        letters = checker.dead_letters(client.read(rig.address, rig.lab.topic("dead-letters")))
+        rig.row.late, rig.row.dead_letters = late.total(), letters.total()
+        assert set(late) == expected.late, f"late by the log: {_some(expected.late ^ set(late))}"
+        assert set(letters) == expected.rejected, f"dead letters: {_some(expected.rejected ^ set(letters))}"
+        assert late.total() == len(late), "a row is late twice"
+        assert letters.total() == len(letters), "a message is a dead letter twice"
+        applied = sum(sums[0] for sums in expected.closed().values()) + expected.open_flows()
+        assert messages == applied + len(late) + len(letters) + expected.skipped, "the ledger does not add up"
+        doubled = [number for number, count in expected.numbers.items() if count > 1]
+        assert not doubled, f"the generator sent flows twice: {doubled[:5]}"
+
+    def _check_chains(self) -> None:
+        rig = self._rig
+        flows = client.read(rig.address, rig.lab.topic("flows"))
+        reached, rig.row.sent_again, gaps = checker.chains(flows)
+        assert not gaps, f"{len(gaps)} gaps in the flows topic: {gaps[:3]}"
+        for (topic, partition), offset in rig.watch.seen.committed.items():
+            if topic == rig.lab.raw:
+                least = min(end for (_, t, p), end in reached.items() if (t, p) == (topic, partition))
+                assert offset <= least, f"{topic}-{partition}: {offset} is committed, blocks go to {least}"
+
+    def _check_pipeline(self, raw: list[client.Record]) -> None:
+        rig = self._rig
+        told = pure.said(rig.lab.settings(), rig.lab.raw, rig.partitions, raw)
+        for stream in RESULTS:
+            wanted = told.get(stream, {})
+            # The streams of a batch are on their way together; the last one may still be.
+            with suppress(AssertionError):
+                wait_for(
+                    lambda stream=stream, wanted=wanted: wanted.keys() <= self._results(stream)[0].keys(),
+                    stream,
+                    ARRIVED_S,
+                )
+            values, changed = self._results(stream)
+            assert not changed, f"{len(changed)} closed windows changed: {changed[:3]}"
+            assert values.keys() == wanted.keys(), f"{stream}: {_some(values.keys() ^ wanted.keys())}"
+            other = [key for key, value in values.items() if value != wanted[key]]
+            assert not other, f"{stream}: other bytes than the pure pipeline says: {other[:3]}"
+
+    def _check_counters(self, expected: Truth) -> None:
+        rig = self._rig
+
+        def total(name: str) -> int:
+            return round(sum(worker.metric(f"{name}_total") for worker in rig.lab.workers))
+
+        places = ("rows_applied", "rows_late", "records_rejected", "records_skipped", "rows_duplicate")
+        with suppress(AssertionError):
+            wait_for(lambda: sum(map(total, places)) >= expected.messages, "the counters", ARRIVED_S)
+        placed = {name: total(name) for name in places}
+        consumed = total("records_consumed")
+        assert consumed == sum(placed.values()), f"{consumed} consumed, placed: {placed}"
+        assert consumed == expected.messages, f"{consumed} consumed of {expected.messages}"
+        assert total("block_gaps") == 0, "gaps between blocks"
+
+
+def _some(found: Any, most: int = 5) -> str:
+    return f"{len(found)} differ: {sorted(found)[:most]}"
