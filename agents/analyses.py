@@ -17,6 +17,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from faust.streams import current_event
 from faust.types import TP
 
@@ -219,8 +220,10 @@ class AnalysesAgent:
         while not batch.void:
             try:
                 outlet, progress = await self._delivery.open(batch.tp.partition)
-            except Displaced as displaced:
-                log.warning("%s: %s", batch.tp, displaced)
+            except (Displaced, KafkaError) as error:
+                if isinstance(error, KafkaError) and not error.retriable:
+                    raise
+                log.warning("%s: %s", batch.tp, error)
                 await asyncio.sleep(OPEN_AGAIN_AFTER_S)
                 continue
             if not batch.void:

@@ -75,8 +75,12 @@ class Transactional:
         if not await self._is_member():
             raise Displaced(f"flows partition {partition}: the group has gone on without this worker")
         publisher = Publisher(self._settings.kafka, f"{self._settings.app}-{partition}")
-        await publisher.start()
-        return _Open(publisher, self._stored, partition), await self._stored.read(partition)
+        try:
+            await publisher.start()
+            return _Open(publisher, self._stored, partition), await self._stored.read(partition)
+        except BaseException:
+            await publisher.stop()
+            raise
 
 
 class _Open:
@@ -86,6 +90,7 @@ class _Open:
         self._partition = partition
         self._turn = asyncio.Lock()
         self._is_over = False
+        self._is_closed = False
 
     async def say(
         self,
@@ -94,8 +99,10 @@ class _Open:
         in_turn: Callable[[], Awaitable[bool]],
     ) -> bool:
         async with self._turn:
-            if self._is_over:
-                raise Displaced(f"flows partition {self._partition}: an earlier transaction failed")
+            if self._is_over or self._is_closed:
+                raise Displaced(
+                    f"flows partition {self._partition}: it was given back, or an earlier transaction failed"
+                )
             if progress is None:
                 return await in_turn()
             self._is_over = True  # unless all goes well
@@ -105,17 +112,19 @@ class _Open:
                 if not await in_turn():
                     return False
                 await self._publisher.commit()
-            except ProducerFenced as error:
-                raise Displaced(f"flows partition {self._partition}: {error}") from error
+            except KafkaError as error:
+                if isinstance(error, ProducerFenced) or self._is_closed:
+                    raise Displaced(f"flows partition {self._partition}: {error}") from error
+                raise
             self._is_over = False
             return True
 
     async def close(self) -> None:
         """Wait for the transaction in hand, give up what is open, disconnect."""
+        self._is_closed = True
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 async with self._turn:
-                    self._is_over = True
                     await self._publisher.give_up()
         except (TimeoutError, KafkaError) as error:
             # The next owner ends what is left open, and else the broker after a while.
