@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -23,9 +23,9 @@ from faust.types import TP
 
 from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
-from agents.delivery import Delivery, Displaced, Outlet
+from agents.delivery import Delivery, Displaced, Outlet, outgoing_results
 from agents.links import LinkFollower
-from agents.publisher import Outgoing, OutgoingRun
+from agents.publisher import Outgoing
 from agents.tables import Tables
 from flowstream.analysis import Outcome, Progress
 from flowstream.batch import FlowBatch
@@ -33,8 +33,7 @@ from flowstream.blocks import Block, decode_block, encode_block
 from flowstream.errors import StateError
 from flowstream.operators import Result, Said
 from flowstream.pipeline import PartitionAnalysis
-from flowstream.record_kernel import Headers, Run
-from flowstream.results import ResultEncoder
+from flowstream.record_kernel import Headers
 from flowstream.topics import name
 
 #: Batches of blocks whose results are not all acknowledged: one on its way while the next is computed.
@@ -74,18 +73,6 @@ class _Done:
     duplicate: int = 0
     gap: int = 0
     refused: int = 0
-
-
-def outgoing_results(
-    said: Iterable[Said], encoder: ResultEncoder, topic: Callable[[str], str], partition: int, headers: Headers = ()
-) -> Iterator[Outgoing | OutgoingRun]:
-    """Yield the records of results, encoded as they are taken; ``topic`` gives the topic of a stream."""
-    for results in said:
-        if isinstance(results, Result):
-            yield Outgoing(topic(results.stream), partition, results.key.encode(), encoder.encode(results), headers)
-        else:
-            prefix, values = encoder.encode_column(results)
-            yield OutgoingRun(topic(results.stream), partition, Run(results.keys, values, prefix, headers))
 
 
 class AnalysesAgent:
@@ -139,7 +126,8 @@ class AnalysesAgent:
 
     async def let_go(self, tps: Iterable[TP] | None = None) -> None:
         """Forget partitions that were taken away, or all; what is still on its way for them is given up."""
-        parts = [self._parts.pop(tp) for tp in (list(self._parts) if tps is None else tps) if tp in self._parts]
+        lost = list(self._parts) if tps is None else tps
+        parts = [self._parts.pop(tp) for tp in lost if tp in self._parts]
         self._context.metrics.table_entries.labels("progress").set(len(self._parts))
         await asyncio.gather(*[part.outlet.close() for part in parts])
 
@@ -221,7 +209,7 @@ class AnalysesAgent:
             try:
                 outlet, progress = await self._delivery.open(batch.tp.partition)
             except (Displaced, KafkaError) as error:
-                if isinstance(error, KafkaError) and not error.retriable:
+                if not getattr(error, "retriable", True):
                     raise
                 log.warning("%s: %s", batch.tp, error)
                 await asyncio.sleep(OPEN_AGAIN_AFTER_S)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
 
 from agents.progress import ProgressLog
 from agents.publisher import Outgoing, OutgoingRun, Publisher
 from flowstream.analysis import Progress
+from flowstream.operators import Result, Said
+from flowstream.record_kernel import Headers, Run
+from flowstream.results import ResultEncoder
+
+
+def outgoing_results(
+    said: Iterable[Said], encoder: ResultEncoder, topic: Callable[[str], str], partition: int, headers: Headers = ()
+) -> Iterator[Outgoing | OutgoingRun]:
+    """Yield the records of results, encoded as they are taken; ``topic`` gives the topic of a stream."""
+    for results in said:
+        if isinstance(results, Result):
+            yield Outgoing(topic(results.stream), partition, results.key.encode(), encoder.encode(results), headers)
+        else:
+            prefix, values = encoder.encode_column(results)
+            yield OutgoingRun(topic(results.stream), partition, Run(results.keys, values, prefix, headers))
 
 
 class Displaced(Exception):  # noqa: N818 - not the worker's fault, and not the end of it
