@@ -66,7 +66,7 @@ async def _last_value(consumer: Any, tp: TopicPartition, first: int, end: int) -
     consumer.seek(tp, first)
     found, raw = False, None
     while await consumer.position(tp) < end:
-        for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, ()):
+        for record in (await consumer.getmany(tp, timeout_ms=50)).get(tp, ()):
             if record.offset < end:
                 found, raw = True, record.value
     return found, raw

@@ -162,8 +162,11 @@ class Publisher:
 
     async def give_up(self) -> None:
         """Drop the transaction, if there is one."""
-        if self._producer._txn_manager.is_in_transaction():  # noqa: SLF001
+        transactions = self._producer._txn_manager  # noqa: SLF001
+        if transactions.is_in_transaction():
             await self._producer.abort_transaction()
+        elif transactions.is_fatal_error():
+            transactions.wait_for_transaction_end().exception()  # it was raised where the records were sent
 
     async def publish(self, records: Iterable[Outgoing | OutgoingRun]) -> None:
         """Send records and wait until the brokers have them."""
