@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 PATHS := $(wildcard flowstream agents tests bench)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test lint fmt demo bench bench-growth bench-peers clean
+.PHONY: help setup jars test faults lint fmt demo bench bench-growth bench-peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ jars: $(STAMP)
 
 test: setup ## run all tests, with a local Kafka broker if FLOWSTREAM_TEST_BROKER names no other
 	@$(BIN)/python -m pytest
+
+faults: setup ## harm workers and brokers in every way of docs/reliability.md, and print what came of it
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(STAMP) ## check style and types
 	@$(BIN)/ruff check $(PATHS)

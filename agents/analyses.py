@@ -86,11 +86,13 @@ class AnalysesAgent:
         self._parts: dict[TP, _Part] = {}
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._unacknowledged: set[asyncio.Task[None]] = set()
+        self._in_hand = asyncio.Lock()  # held while a batch is taken
 
     async def run(self, stream: Any) -> None:
         """Consume the flows topic for ever."""
         async for batch in fetched_batches(stream):
-            await self._context.or_crash(self.take(batch))
+            async with self._in_hand:
+                await self._context.or_crash(self.take(batch))
 
     async def take(self, batch: FetchedBatch) -> None:
         """Apply one batch of blocks and begin to send its results, which is not waited for."""
@@ -121,8 +123,11 @@ class AnalysesAgent:
         self._slots.release()
 
     async def settle(self) -> None:
-        """Wait until the results of every batch taken are acknowledged and its progress is stored."""
-        await asyncio.gather(*self._unacknowledged)
+        """Wait until the batch in hand is taken, every result acknowledged, and the progress stored."""
+        async with self._in_hand:
+            pass
+        if self._unacknowledged:
+            await asyncio.wait(self._unacknowledged)  # gathering them would cancel them with whoever waits
 
     async def let_go(self, tps: Iterable[TP] | None = None) -> None:
         """Forget partitions that were taken away, or all; what is still on its way for them is given up."""
@@ -204,20 +209,20 @@ class AnalysesAgent:
         return self._parts[tp]
 
     async def _open(self, batch: FetchedBatch) -> tuple[Outlet, Progress | None] | None:
-        """Open a batch's partition; None where it was taken away meanwhile."""
-        while not batch.void:
-            try:
-                outlet, progress = await self._delivery.open(batch.tp.partition)
-            except (Displaced, KafkaError) as error:
-                if not getattr(error, "retriable", True):
-                    raise
-                log.warning("%s: %s", batch.tp, error)
-                await asyncio.sleep(OPEN_AGAIN_AFTER_S)
-                continue
-            if not batch.void:
-                return outlet, progress
+        """Open a batch's partition; None where that has to wait, and the batch will be fetched again."""
+        try:
+            outlet, progress = await self._delivery.open(batch.tp.partition)
+        except (Displaced, KafkaError) as error:
+            if not getattr(error, "retriable", True):
+                raise
+            log.warning("%s: %s", batch.tp, error)
+            await asyncio.sleep(OPEN_AGAIN_AFTER_S)
+            await self._context.consumer.rewind(batch.tp, batch.first_offset)
+            return None
+        if batch.void:
             await outlet.close()
-        return None
+            return None
+        return outlet, progress
 
     def _work(self, part: _Part, batch: FetchedBatch) -> _Done:
         done = _Done()

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import faust
@@ -39,6 +41,10 @@ ALL_AGENTS = ("ingest", "analyses")
 #: Batches waiting in a stream. Together with the batch size it bounds what a slow worker holds in memory.
 BATCHES_BUFFERED = 4
 
+#: How long a worker that ends, or gives partitions away, may take over the batches in hand. What is not done by
+#: then is done again by the next owner; the others wait for this one meanwhile.
+SETTLE_S = 5.0
+
 
 class FlowstreamApp(faust.App):
     """A Faust app whose consumer delivers ``batched_topics`` in batches."""
@@ -46,6 +52,7 @@ class FlowstreamApp(faust.App):
     batched_topics: frozenset[str] = frozenset()
     connect: Callable[[], Awaitable[None]]
     disconnect: Callable[[], Awaitable[None]]
+    settle: Callable[[], Awaitable[object]]
 
     async def on_first_start(self) -> None:
         """Make our folder, parents included."""
@@ -62,6 +69,16 @@ class FlowstreamApp(faust.App):
         await self.disconnect()
         await super().on_shutdown()
 
+    async def _consumer_wait_empty(self, consumer: Any, logger: Any) -> None:  # noqa: ARG002
+        """Finish the batches in hand and commit them, before the worker ends or gives partitions away.
+
+        Faust's own way (``stream_wait_empty``) waits until everything is acked, which batches of an open window
+        never are.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.settle(), SETTLE_S)
+        await consumer.commit()
+
     def _new_transport(self) -> Any:
         return BatchTransport(self.conf.broker_consumer, self)
 
@@ -74,14 +91,16 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     context = Context(settings, metrics, publisher, ResultEncoder(settings.output.format), app)
     links = LinkFollower(settings)
     tables = Tables(app, settings, metrics) if "analyses" in agents else None
-    analyses: AnalysesAgent | None = None
     schema = BatchSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     batched: set[str] = set()
+    settling: list[Callable[[], Awaitable[None]]] = []
+    closing: list[Callable[[], Awaitable[None]]] = []
 
     if "ingest" in agents:
         raw = [i.topic for i in settings.inputs]
         batched.update(raw)
         ingest = IngestAgent(context)
+        settling.append(ingest.settle)
 
         async def ingest_stream(stream: Any) -> None:
             await ingest.run(stream)
@@ -97,13 +116,15 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     if tables is not None:
         flows = name(settings, "flows")
         batched.add(flows)
-        analyses = hosted = AnalysesAgent(context, tables, links, _delivery(context))
+        analyses = AnalysesAgent(context, tables, links, _delivery(context))
+        settling.append(analyses.settle)
+        closing.append(analyses.let_go)
 
         async def analyses_stream(stream: Any) -> None:
-            await hosted.run(stream)
+            await analyses.run(stream)
 
         async def let_go(*sent: Any, **__: Any) -> None:
-            await hosted.let_go(sent[1])
+            await analyses.let_go(sent[1])
 
         app.agent(app.topic(flows, schema=schema), name="analyses")(analyses_stream)
         app.on_partitions_revoked.connect(let_go, weak=False)
@@ -115,23 +136,31 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
         context.encoder = ResultEncoder(settings.output.format, await register_schemas(settings))
         await publisher.start()
         if tables is not None:
-            if settings.kafka.declare_topics:
-                await create_topics(settings, changelogs(settings))  # Faust knows of one only
+            await _declare_state(settings)
             await links.start()
         metrics.worker_up.labels(__version__, settings.digest()).set(1)
 
     async def disconnect() -> None:
-        if analyses is not None:
-            await analyses.let_go()
+        for close in closing:
+            await close()
         await links.stop()
         await publisher.stop()
 
     async def count_rebalance(*_: Any, **__: Any) -> None:
         metrics.rebalances.inc()
 
-    app.connect, app.disconnect = connect, disconnect
+    async def settle() -> None:
+        await asyncio.gather(*[agent() for agent in settling])
+
+    app.connect, app.disconnect, app.settle = connect, disconnect, settle
     app.on_partitions_assigned.connect(count_rebalance, weak=False)
     return app
+
+
+async def _declare_state(settings: Settings) -> None:
+    """Create the topics of our state, of which Faust knows one only; its own command comes here unprepared."""
+    if settings.kafka.declare_topics:
+        await create_topics(settings, changelogs(settings))
 
 
 def _delivery(context: Context) -> Delivery:

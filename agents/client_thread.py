@@ -72,7 +72,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         await self.call_thread(self._rewind, tp, offset)
 
     async def _rewind(self, tp: TP, offset: int) -> None:
-        self._ensure_consumer().seek(TopicPartition(tp.topic, tp.partition), offset)
+        client, here = self._ensure_consumer(), TopicPartition(tp.topic, tp.partition)
+        if here in client.assignment():  # it may have been taken away since
+            client.seek(here, offset)
         self.consumer.move([tp])
 
     async def seek_to_committed(self) -> Any:

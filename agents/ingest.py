@@ -55,11 +55,13 @@ class IngestAgent:
         self._failed = False
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._unacknowledged: set[asyncio.Task[None]] = set()
+        self._in_hand = asyncio.Lock()  # held while a batch is taken
 
     async def run(self, stream: Any) -> None:
         """Consume the raw topics for ever."""
         async for batch in fetched_batches(stream):
-            await self._context.or_crash(self.take(batch))
+            async with self._in_hand:
+                await self._context.or_crash(self.take(batch))
 
     async def take(self, batch: FetchedBatch) -> None:
         """Decode one batch and queue its blocks; it is acked once the brokers have them, which is not waited for."""
@@ -102,8 +104,11 @@ class IngestAgent:
         return None
 
     async def settle(self) -> None:
-        """Wait until everything that was queued is acknowledged."""
-        await asyncio.gather(*self._unacknowledged)
+        """Wait until the batch in hand is taken, and everything that was taken is acknowledged."""
+        async with self._in_hand:
+            pass
+        if self._unacknowledged:
+            await asyncio.wait(self._unacknowledged)  # gathering them would cancel them with whoever waits
 
     async def _ack(self, batch: FetchedBatch, state: str, sent: list[Awaitable[Any]]) -> None:
         try:

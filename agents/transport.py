@@ -115,7 +115,12 @@ class BatchConsumer(driver.Consumer):
         if taken:
             # Whatever was sent because of these batches goes first: state before position.
             await self.app.producer.flush()
-            ready = {tp: position for tp, (position, epoch) in taken.items() if epoch == self.epoch(tp)}
+            # What is read again after a rewind was committed before: whoever watches the group would see it go back.
+            ready = {
+                tp: position
+                for tp, (position, epoch) in taken.items()
+                if epoch == self.epoch(tp) and position.offset >= self.committed.get(tp, _START).offset
+            }
             done = await self._thread.commit_with_state(ready)
             if done:
                 self.committed.update(ready)
@@ -150,14 +155,17 @@ class BatchConsumer(driver.Consumer):
         await self._thread.rewind(tp, offset)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Forget what was noted of lost partitions."""
-        self.move(revoked)
+        """Have the batches in hand finished, then forget what was noted of lost partitions."""
         await super().on_partitions_revoked(revoked)
+        self.move(revoked)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Skip Faust's livelock warnings for batched topics: they count single events."""
         if not self.is_batched(tp.topic):
             super().verify_event_path(now, tp)
+
+
+_START = Committed(0, "")
 
 
 class _Revision:

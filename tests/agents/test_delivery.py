@@ -102,19 +102,25 @@ async def test_who_is_displaced_acks_nothing_and_reads_again_from_the_progress(
     assert not stage.crashed
 
 
+async def test_a_partition_that_cannot_be_opened_yet_is_fetched_again(stage: Stage, delivery: FakeDelivery) -> None:
+    agent, topic = analyses(stage, delivery), flows_topic(stage)
+
+    def refuse() -> None:
+        raise Displaced("the group has gone on")
+
+    delivery.before_open = refuse
+    await take(agent, stage.batch(topic, blocks([0, 20])[1:], first=1))
+    assert stage.done == [("rewind", (TP(topic, 0), 1))]
+    delivery.before_open = None
+    await take(agent, stage.batch(topic, blocks([0, 20])[1:], first=1))
+    assert len(delivery.outlets) == 1
+
+
 async def test_a_partition_that_was_taken_away_while_it_was_opened_is_let_go(
     stage: Stage, delivery: FakeDelivery
 ) -> None:
     batch = stage.batch(flows_topic(stage), blocks([0, 20]))
-    refused = []
-
-    def refuse_then_lose() -> None:
-        if len(refused) < 2:
-            refused.append("")
-            raise Displaced("the group has gone on")
-        stage.consumer.epochs[batch.tp] = 9
-
-    delivery.before_open = refuse_then_lose
+    delivery.before_open = lambda: stage.consumer.epochs.update({batch.tp: 9})
     await take(analyses(stage, delivery), batch)
     assert [outlet.closed for outlet in delivery.outlets] == [True]
     assert stage.done == []

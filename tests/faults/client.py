@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 #: A broker that is being harmed is no news: its client keeps quiet about it.
 _QUIET: dict[str, Any] = {"log_level": 0, "error_cb": lambda _: None}
 _WAIT_S = 20.0
+_READ_S = 120.0
 
 
 class Record(NamedTuple):
@@ -72,10 +74,10 @@ def read(address: str, topic: str) -> list[Record]:
         waiting = set(partitions_of(client, topic))
         client.assign([TopicPartition(topic, p, 0) for p in waiting])
         records: list[Record] = []
+        deadline = time.monotonic() + _READ_S
         while waiting:
-            found = client.consume(10_000, _WAIT_S)
-            assert found, f"{topic} could not be read to its end"
-            for message in found:
+            assert time.monotonic() < deadline, f"{topic} could not be read to its end within {_READ_S:g} s"
+            for message in client.consume(10_000, 0.05):  # it waits for so many, or so long
                 error = message.error()
                 if error is None:
                     records.append(record(message))

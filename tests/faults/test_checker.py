@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from flowstream.blocks import Block, SourcePartition, encode_block
 from flowstream.settings import Settings, load
+from tests.builders import flows
 from tests.faults import checker, pure
 from tests.faults.checker import Rules, Truth
 from tests.faults.client import Record
@@ -127,3 +130,26 @@ def test_late_rejected_and_empty_messages_are_told_apart() -> None:
     assert told.rejected == {(0, 1), (0, 5), (0, 6), (0, 7)}
     assert told.skipped == 1
     assert told.messages == 8
+
+
+def block(first: int, end: int, offsets: list[int] | None = None) -> bytes:
+    """A block of flows partition 0, with rows of the given source offsets."""
+    rows = flows(len(offsets or []), origin_offset=np.array(offsets or [], np.int64))
+    return encode_block(Block(SourcePartition(TOPIC, 1), first, end, None, False, ((TOPIC, 2),), rows))
+
+
+def test_gaps_and_repeats_in_the_chain_of_blocks_are_seen() -> None:
+    def followed(*ranges: tuple[int, int]) -> tuple[dict[tuple[int, str, int], int], int, list[str]]:
+        return checker.chains([Record("flows", 0, at, 0, b"k", block(*ends)) for at, ends in enumerate(ranges)])
+
+    assert followed((0, 5), (5, 5), (5, 9)) == ({(0, TOPIC, 1): 9}, 0, [])
+    assert followed((0, 5), (3, 9))[1:] == (2, [])
+    _, again, gaps = followed((0, 5), (6, 9))
+    assert (again, len(gaps)) == (0, 1)
+    assert len(followed((1, 5))[2]) == 1, "a chain begins with the first record there is"
+
+
+def test_a_late_row_is_counted_by_its_origin_and_not_by_how_often_its_record_was_sent() -> None:
+    once = Record("late", 0, 0, 0, b"flows-0-7", block(0, 9, [3, 8]))
+    assert checker.late_rows([once, once._replace(offset=1)]) == {(1, 3): 1, (1, 8): 1}
+    assert checker.late_rows([once, once._replace(offset=1, key=b"flows-0-8")])[1, 3] == 2
