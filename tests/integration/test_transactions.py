@@ -32,6 +32,10 @@ async def always() -> bool:
     return True
 
 
+async def never() -> bool:
+    return False
+
+
 class Place:
     """Topics of one test, and the ways out into them."""
 
@@ -106,11 +110,7 @@ async def test_results_and_progress_come_together_or_not_at_all(place: Place) ->
     assert (await place.written(), await place.committed(), await place.position()) == (["a", "b"], [], None)
     gate.opened.set()
     assert await saying
-
-    async def not_any_more() -> bool:
-        return False
-
-    assert not await outlet.say(place.records("void"), progress_at(4), not_any_more)
+    assert not await outlet.say(place.records("void"), progress_at(4), never)
     await outlet.close()
     assert await place.settled() == (["a", "b"], 3)
     assert await place.written() == ["a", "b", "void"]
@@ -221,9 +221,6 @@ async def test_a_commit_asked_for_twice_could_come_late_and_tear_the_next_transa
 
 @pytest.mark.parametrize("kept", [True, False])
 async def test_progress_is_the_last_that_was_kept_however_many_were_given_up_since(place: Place, kept: bool) -> None:
-    async def if_kept() -> bool:
-        return kept
-
     for position in (1, 2, 3):
         outlet, _ = await place.delivery.open(0)
         assert await outlet.say([], progress_at(position), always)
@@ -231,7 +228,7 @@ async def test_progress_is_the_last_that_was_kept_however_many_were_given_up_sin
     for _ in range(12):
         outlet, progress = await place.delivery.open(0)
         assert progress is not None
-        await outlet.say(place.records("x"), progress_at(progress.position + 1), if_kept)
+        await outlet.say(place.records("x"), progress_at(progress.position + 1), always if kept else never)
         await outlet.close()
     assert (await place.settled())[1] == (15 if kept else 3)
 
