@@ -13,6 +13,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from agents.client import client_options
+from agents.progress import progress_topic
 from flowstream.errors import BrokerError
 from flowstream.settings import Settings
 from flowstream.topics import BLOCK_BYTES_MAX, TopicSpec, specs
@@ -84,11 +85,11 @@ async def list_topics(settings: Settings) -> set[str]:
 
 
 def changelogs(settings: Settings) -> list[TopicSpec]:
-    """Return the topics behind the worker's tables, by Faust's names for them."""
+    """Return the topics of an app's state: progress, and what is behind the table of sources by Faust's name for it."""
     config = {"cleanup.policy": "compact", "max.message.bytes": str(BLOCK_BYTES_MAX)}
     return [
-        TopicSpec(f"{settings.app}-{table}-changelog", f"table {table}", "", settings.topics.partitions, config)
-        for table in ("progress", "sources")
+        TopicSpec(topic, f"state of {settings.app}", "", settings.topics.partitions, config)
+        for topic in (progress_topic(settings), f"{settings.app}-sources-changelog")
     ]
 
 

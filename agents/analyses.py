@@ -1,7 +1,7 @@
 """The flows topic to results: blocks into ``PartitionAnalysis``, results out, progress stored, offsets acked.
 
-The order is what makes a crash harmless: results are sent and acknowledged, then the progress record is
-written, then the events before its position are acked (and Faust flushes the table before it commits them).
+The order is what makes a crash harmless: results are sent, then the progress record (``agents/delivery.py`` says
+whether apart or in one transaction), and when the brokers have both the events before its position are acked.
 Results of one batch are on their way while the next one is computed; the order holds for each, and among them.
 """
 
@@ -11,19 +11,21 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Any
 
+from aiokafka.errors import KafkaError
 from faust.streams import current_event
 from faust.types import TP
 
 from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
+from agents.delivery import Delivery, Displaced, Outlet, outgoing_results
 from agents.links import LinkFollower
-from agents.publisher import Outgoing, OutgoingRun
+from agents.publisher import Outgoing
 from agents.tables import Tables
 from flowstream.analysis import Bounds, Outcome, Progress
 from flowstream.batch import FlowBatch
@@ -32,12 +34,12 @@ from flowstream.errors import Reason, StateError
 from flowstream.operators import Result, Said
 from flowstream.pipeline import PartitionAnalysis
 from flowstream.record_batches import Records
-from flowstream.record_kernel import Headers, Run
-from flowstream.results import ResultEncoder
+from flowstream.record_kernel import Headers
 from flowstream.topics import name
 
 #: Batches of blocks whose results are not all acknowledged: one on its way while the next is computed.
 BATCHES_IN_FLIGHT = 2
+OPEN_AGAIN_AFTER_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +50,10 @@ class _Part:
 
     work: PartitionAnalysis
     epoch: int
-    position: int  # blocks before it are of no use
+    outlet: Outlet
+    position: int  # as stored: blocks before it are of no use
+    read_before: int  # as stored: what is to be said of single blocks before it was said
     unacked: deque[FetchedBatch] = field(default_factory=deque)  # before any progress computed so far
-    sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     last: asyncio.Task[None] | None = None  # the sending of the batch before
     finished: bool = False  # it was noted that the bound is reached
 
@@ -74,24 +77,13 @@ class _Done:
     refused: int = 0
 
 
-def outgoing_results(
-    said: Iterable[Said], encoder: ResultEncoder, topic: Callable[[str], str], partition: int, headers: Headers = ()
-) -> Iterator[Outgoing | OutgoingRun]:
-    """Yield the records of results, encoded as they are taken; ``topic`` gives the topic of a stream."""
-    for results in said:
-        if isinstance(results, Result):
-            yield Outgoing(topic(results.stream), partition, results.key.encode(), encoder.encode(results), headers)
-        else:
-            prefix, values = encoder.encode_column(results)
-            yield OutgoingRun(topic(results.stream), partition, Run(results.keys, values, prefix, headers))
-
-
 class AnalysesAgent:
     """Hosts all enabled operators over the flows partitions of this worker."""
 
-    def __init__(self, context: Context, tables: Tables, links: LinkFollower) -> None:
+    def __init__(self, context: Context, tables: Tables, links: LinkFollower, delivery: Delivery) -> None:
         self._context = context
         self._tables = tables
+        self._delivery = delivery
         self._links = links
         self.bounds: Mapping[int, Bounds] = {}  # by flows partition, where not everything is wanted
         self._parts: dict[TP, _Part] = {}
@@ -140,6 +132,13 @@ class AnalysesAgent:
         if self._unacknowledged:
             await asyncio.wait(self._unacknowledged)  # gathering them would cancel them with whoever waits
 
+    async def let_go(self, tps: Iterable[TP] | None = None) -> None:
+        """Forget partitions that were taken away, or all; what is still on its way for them is given up."""
+        lost = list(self._parts) if tps is None else tps
+        parts = [self._parts.pop(tp) for tp in lost if tp in self._parts]
+        self._context.metrics.table_entries.labels("progress").set(len(self._parts))
+        await asyncio.gather(*[part.outlet.close() for part in parts])
+
     def _note_progress(self, part: _Part, batch: FetchedBatch, done: _Done) -> None:
         """Take down how things stand, before the next batch changes it: the progress, and which batches lie before."""
         part.unacked.append(batch)
@@ -147,27 +146,38 @@ class AnalysesAgent:
         done.rows_open, done.watermark_ns = analysis.rows_open, analysis.watermark_ns
         while part.unacked and part.unacked[0].next_offset <= analysis.position:
             done.processed.append(part.unacked.popleft())
-        if done.panes or done.processed or part.finished != analysis.finished:
+        if done.panes or done.processed or done.outgoing or part.finished != analysis.finished:
             done.progress = analysis.progress()
             part.finished = analysis.finished
 
     async def _send(
         self, part: _Part, batch: FetchedBatch, done: _Done, before: asyncio.Task[None] | None, _event: Any
     ) -> None:
-        """Send the results; once they and all before them are acknowledged, store the progress, then ack."""
-        async with part.sending:
-            topic = partial(name, self._context.settings)
-            results = outgoing_results(done.results, self._context.encoder, topic, batch.tp.partition, done.headers)
-            sent = await self._context.publisher.enqueue(chain(done.outgoing, results))
-        await sent
-        if before is not None:
-            await before
-        if batch.void:
+        """Send the results with the progress; once the brokers have them, and all before them, ack."""
+
+        async def in_turn() -> bool:
+            if before is not None:
+                await before
+            if batch.void:
+                return False
+            if done.progress is not None:
+                await self._tables.keep_results(batch.tp.partition, done.results)
+            return True
+
+        topic = partial(name, self._context.settings)
+        results = outgoing_results(done.results, self._context.encoder, topic, batch.tp.partition, done.headers)
+        try:
+            if not await part.outlet.say(chain(done.outgoing, results), done.progress, in_turn):
+                return
+        except Displaced as displaced:
+            if not batch.void:
+                # The fetch that follows opens the partition anew, or the group takes it away.
+                log.warning("%s is read again from offset %d: %s", batch.tp, part.position, displaced)
+                await self._context.consumer.rewind(batch.tp, part.position)
             return
-        self._count(batch, done)
         if done.progress is not None:
-            self._tables.keep_results(batch.tp.partition, done.results)
-            self._tables.store_progress(batch.tp.partition, done.progress)
+            part.position = done.progress.position
+        self._count(batch, done)
         for processed in done.processed:
             self._context.consumer.ack_batch(processed)
 
@@ -176,20 +186,21 @@ class AnalysesAgent:
         known = self._parts.get(tp)
         if known is not None and known.epoch == batch.epoch:
             return known
-        progress = self._tables.progress(tp.partition)
+        await self.let_go([tp])
+        opened = await self._open(batch)
+        if opened is None:
+            return None
+        outlet, progress = opened
         if progress is not None and progress.position < batch.first_offset:
             # A worker that did not know it had been replaced may have stored an older record than the
             # committed offset belongs to. What lies between is still in the log: read it again. Faust may
             # move the position back to the committed one meanwhile; then this is said once more.
             if await self._context.consumer.log_start(tp) <= progress.position:
+                await outlet.close()
                 await self._context.consumer.rewind(tp, progress.position)
                 return None
-            log.error(
-                "%s: offsets %d to %d are gone (retention): windows open at that time are incomplete",
-                tp,
-                progress.position,
-                batch.first_offset,
-            )
+            gone = f"{progress.position} to {batch.first_offset}"
+            log.error("%s: offsets %s are gone (retention): windows open at that time are incomplete", tp, gone)
         try:
             work = PartitionAnalysis(
                 self._context.settings, self._links.table, progress, self.bounds.get(tp.partition, Bounds())
@@ -198,17 +209,37 @@ class AnalysesAgent:
             log.critical("%s: %s", tp, error)
             await self._context.app.crash(error)
             return None
-        position = 0 if progress is None else progress.position
-        self._parts[tp] = _Part(work, batch.epoch, position)
+        position, read_before = (0, 0) if progress is None else (progress.position, progress.next_offset)
+        self._parts[tp] = _Part(work, batch.epoch, outlet, position, read_before)
+        self._context.metrics.table_entries.labels("progress").set(len(self._parts))
         return self._parts[tp]
+
+    async def _open(self, batch: FetchedBatch) -> tuple[Outlet, Progress | None] | None:
+        """Open a batch's partition; None where that has to wait, and the batch will be fetched again."""
+        try:
+            outlet, progress = await self._delivery.open(batch.tp.partition)
+        except (Displaced, KafkaError) as error:
+            if not getattr(error, "retriable", True):
+                raise
+            log.warning("%s: %s", batch.tp, error)
+            await asyncio.sleep(OPEN_AGAIN_AFTER_S)
+            await self._context.consumer.rewind(batch.tp, batch.first_offset)
+            return None
+        if batch.void:
+            await outlet.close()
+            return None
+        return outlet, progress
 
     def _work(self, part: _Part, batch: FetchedBatch) -> _Done:
         done = _Done()
         for records in batch.take():
             self._apply(done, part, batch.tp, records)
             for refused in records.refused:
-                if refused.batch.next_offset > part.position:
-                    done.refused += refused.records
+                if refused.batch.next_offset <= part.position:
+                    continue
+                part.work.analysis.pass_over(refused.batch.next_offset - 1)
+                done.refused += refused.records
+                if refused.batch.first_offset >= part.read_before:
                     done.outgoing.append(self._context.refused_batch(batch.tp, refused))
         done.headers = self._context.lineage(
             batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
@@ -222,8 +253,11 @@ class AnalysesAgent:
             try:
                 block = decode_block(records.payloads[at])
             except StateError as error:
-                log.warning("%s offset %d: %s", tp, offset, error)
+                part.work.analysis.pass_over(offset)
                 done.refused += 1
+                if offset < part.read_before:
+                    continue
+                log.warning("%s offset %d: %s", tp, offset, error)
                 done.outgoing.append(
                     self._context.dead_letter(tp, offset, "flow-block", Reason.MALFORMED, records.payloads[at])
                 )

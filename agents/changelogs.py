@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from agents.admin import changelogs, list_topics
 from agents.control import writer
 from agents.log_reader import read_ranges, reader
-from agents.tables import progress_key, read_window_key
+from agents.progress import progress_key
+from agents.tables import read_window_key
 from flowstream.analysis import Progress
 from flowstream.settings import Settings
 

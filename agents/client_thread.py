@@ -104,7 +104,9 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         await self.call_thread(self._rewind, tp, offset)
 
     async def _rewind(self, tp: TP, offset: int) -> None:
-        self._ensure_consumer().seek(TopicPartition(tp.topic, tp.partition), offset)
+        client, here = self._ensure_consumer(), TopicPartition(tp.topic, tp.partition)
+        if here in client.assignment():  # it may have been taken away since
+            client.seek(here, offset)
         self.consumer.move([tp])
 
     async def seek_to_committed(self) -> Any:
@@ -138,6 +140,13 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             reset.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.consumer.move(positions)
         return positions
+
+    async def is_member(self) -> bool:
+        """Ask the group whether this worker still belongs to it; where it does not, have it join again."""
+        return bool(await self.call_thread(self._is_member))
+
+    async def _is_member(self) -> bool:
+        return bool(await self._ensure_consumer()._coordinator._do_heartbeat())  # noqa: SLF001
 
     async def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has, by the cluster's metadata."""

@@ -28,6 +28,9 @@ BATCH_BYTES_MAX = 1 << 20
 REQUEST_BYTES_MAX = BLOCK_BYTES_MAX + (1 << 20)
 #: Batches of one visit to the thread that makes them.
 BATCHES_AT_ONCE = 8
+#: The broker gives a transaction up after this. Consumers wait for one whose worker has died until the next owner of
+#: its partition takes it over, and as long as this where nobody does. The results of one step must get through in it.
+TRANSACTION_TIMEOUT_MS = 300_000
 
 
 class Outgoing(NamedTuple):
@@ -101,14 +104,20 @@ class _Destination:
 
 
 def sealed_batches(
-    records: Iterable[Outgoing | OutgoingRun], compression: str, timestamp_ms: int, batch_bytes_max: int
+    records: Iterable[Outgoing | OutgoingRun],
+    compression: str,
+    timestamp_ms: int,
+    batch_bytes_max: int,
+    *,
+    in_transaction: bool = False,
 ) -> Iterator[ToSend]:
     """Yield the batches of records, in order per partition; MessageSizeTooLargeError for one beyond the limit."""
     destinations: dict[tuple[str, int], _Destination] = {}
 
     def sealed(at: tuple[str, int], sections: Iterable[Section]) -> Iterator[ToSend]:
         for section in sections:
-            yield ToSend(*at, SealedBatch(section, compression, timestamp_ms, REQUEST_BYTES_MAX))
+            batch = SealedBatch(section, compression, timestamp_ms, REQUEST_BYTES_MAX, in_transaction=in_transaction)
+            yield ToSend(*at, batch)
 
     for record in records:
         at = record.topic, record.partition
@@ -120,19 +129,22 @@ def sealed_batches(
 
 
 class Publisher:
-    """An idempotent producer."""
+    """An idempotent producer, or with a ``transactional_id`` one whose records are all in transactions."""
 
-    def __init__(self, kafka: Kafka, heard: Heard | None = None) -> None:
+    def __init__(self, kafka: Kafka, heard: Heard | None = None, transactional_id: str | None = None) -> None:
         self._kafka = kafka
         self._heard = heard
+        self._transactional_id = transactional_id
         self._producer: Any = None
 
     async def start(self) -> None:
-        """Connect."""
+        """Connect. With a transactional id: take it over, which ends what another producer has open under it."""
         self._producer = AIOKafkaProducer(
             **client_options(self._kafka),
             enable_idempotence=True,
             acks="all",
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         )
         await self._producer.start()
         if self._heard is not None:
@@ -144,6 +156,22 @@ class Publisher:
             await self._producer.stop()
             self._producer = None
 
+    async def begin(self) -> None:
+        """Begin a transaction."""
+        await self._producer.begin_transaction()
+
+    async def commit(self) -> None:
+        """Keep the transaction; ProducerFenced if the id was taken over, or if there was no answer."""
+        await self._producer.commit_transaction()
+
+    async def give_up(self) -> None:
+        """Drop the transaction, if there is one."""
+        transactions = self._producer._txn_manager  # noqa: SLF001
+        if transactions.is_in_transaction():
+            await self._producer.abort_transaction()
+        elif transactions.is_fatal_error():
+            transactions.wait_for_transaction_end().exception()  # it was raised where the records were sent
+
     async def publish(self, records: Iterable[Outgoing | OutgoingRun]) -> None:
         """Send records and wait until the brokers have them."""
         await (await self.enqueue(records))
@@ -153,7 +181,10 @@ class Publisher:
 
         ``records`` may be a generator: it is run in the thread that makes the batches, as they are sent.
         """
-        batches = sealed_batches(records, self._kafka.compression, int(time.time() * 1000), BATCH_BYTES_MAX)
+        batches = sealed_batches(
+            records, self._kafka.compression, int(time.time() * 1000), BATCH_BYTES_MAX,
+            in_transaction=self._transactional_id is not None,
+        )  # fmt: skip
         sent: list[asyncio.Future[Any]] = []
         more = True
         while more:

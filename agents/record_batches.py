@@ -34,7 +34,9 @@ CODECS: Mapping[str, tuple[int, Callable[[bytes], bytes]]] = {
 class SealedBatch:
     """A batch that nothing can be added to; in the producer's eyes, a ``BatchBuilder`` that is closed."""
 
-    def __init__(self, section: Section, compression: str, timestamp_ms: int, bytes_max: int) -> None:
+    def __init__(
+        self, section: Section, compression: str, timestamp_ms: int, bytes_max: int, *, in_transaction: bool = False
+    ) -> None:
         """Compress a section, unless that makes it no smaller.
 
         MessageSizeTooLargeError beyond ``bytes_max``, or where nobody would unpack it.
@@ -46,6 +48,8 @@ class SealedBatch:
             compressed = encode(self._records)
             if len(compressed) < len(self._records):
                 self._records, self._attributes = compressed, number
+        if in_transaction:
+            self._attributes |= Format.TRANSACTIONAL_MASK
         self._count = section.count
         self._timestamp_ms = timestamp_ms
         self._producer = (-1, -1, 0)

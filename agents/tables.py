@@ -1,4 +1,4 @@
-"""Faust tables: they store state and nothing more. Windows, expiry and time are ours.
+"""The Faust table of sources: it stores state and nothing more. Windows, expiry and time are ours.
 
 A key is written to the changelog partition of the flows partition that is being processed, so that a table
 moves with its partition. Values are bytes: a block of sources, of which a window and partition mostly has one.
@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from flowstream import schemas
-from flowstream.analysis import Progress
 from flowstream.metrics import Metrics
 from flowstream.operators import Result, Said
 from flowstream.settings import Settings
@@ -21,36 +20,27 @@ _STREAM = "sources"
 
 
 class Tables:
-    """The progress table and the table of sources."""
+    """The table of sources."""
 
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self._kept = settings.sources.windows_kept
         self._bytes_max = settings.sources.kept_bytes_max
         self._metrics = metrics
+        self._app = app
 
-        def table(name: str) -> Any:
-            made = app.Table(
-                name, partitions=settings.topics.partitions, key_type=bytes, value_type=bytes,
-                extra_topic_configs={"max.message.bytes": BLOCK_BYTES_MAX},
-            )  # fmt: skip
-            # A table takes its serializers from its types alone, and for bytes that would be JSON.
-            made.key_serializer = made.value_serializer = "raw"
-            return made
+        self._sources = app.Table(
+            _STREAM, partitions=settings.topics.partitions, key_type=bytes, value_type=bytes,
+            extra_topic_configs={"max.message.bytes": BLOCK_BYTES_MAX},
+        )  # fmt: skip
+        # A table takes its serializers from its types alone, and for bytes that would be JSON.
+        self._sources.key_serializer = self._sources.value_serializer = "raw"
 
-        self._progress = table("progress")
-        self._sources = table("sources")
+    async def keep_results(self, partition: int, said: Iterable[Said]) -> None:
+        """Put the windows of sources into their table and drop the oldest beyond what is kept.
 
-    def progress(self, partition: int) -> Progress | None:
-        """Return where a partition's analysis got to."""
-        raw = self._progress.get(progress_key(partition))
-        return None if raw is None else Progress.decode(raw)
-
-    def store_progress(self, partition: int, progress: Progress) -> None:
-        """Store it; must be called while the partition's event is being processed."""
-        self._progress[progress_key(partition)] = progress.encode()
-
-    def keep_results(self, partition: int, said: Iterable[Said]) -> None:
-        """Put the windows of sources into their table and drop the oldest beyond what is kept."""
+        Must be called while the partition's event is being processed. Returns when the brokers have them: what
+        progress says is done will not be said again.
+        """
         fresh = [r for r in said if isinstance(r, Result) and r.stream == _STREAM]
         if not fresh:
             return
@@ -59,12 +49,11 @@ class Tables:
             key = _key(partition, result.value["window_start_ns"], int(part or 0))
             self._sources[key] = schemas.single_object_encode(_STREAM, result.value)
         self._drop_oldest(partition)
+        await self._app.producer.flush()
 
     def count_entries(self, held: Collection[int]) -> None:
-        """Set the metrics of the tables' sizes; what is kept of partitions that moved away does not count."""
-        progress = sum(int(key) in held for key in self._progress)
+        """Set the metric of the table's size; what is kept of partitions that moved away does not count."""
         sources = sum(read_window_key(key)[0] in held for key in self._sources)
-        self._metrics.table_entries.labels("progress").set(progress)
         self._metrics.table_entries.labels("sources").set(sources)
 
     def _drop_oldest(self, partition: int) -> None:
@@ -109,11 +98,6 @@ def _prefix(partition: int) -> bytes:
 def _key(partition: int, window_start_ns: int, part: int) -> bytes:
     start = _prefix(partition) + f"{window_start_ns:020d}".encode()
     return start + f"|{part:05d}".encode() if part else start
-
-
-def progress_key(partition: int) -> bytes:
-    """Return the key of a flows partition in the progress table."""
-    return str(partition).encode()
 
 
 def read_window_key(key: bytes) -> tuple[int, int]:

@@ -51,6 +51,10 @@ class BatchConsumer(driver.Consumer):
         """Return how many partitions a topic has, by the cluster's metadata."""
         return await self._thread.partition_count(topic)
 
+    async def is_member(self) -> bool:
+        """Ask the group whether this worker still belongs to it."""
+        return await self._thread.is_member()
+
     def is_batched(self, topic: str) -> bool:
         """Whether a topic is delivered in batches."""
         return topic in self.app.batched_topics

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.analyses import outgoing_results
+from agents.delivery import outgoing_results
 from agents.publisher import BATCH_BYTES_MAX, sealed_batches
 from agents.record_batches import SealedBatch
 from bench.calibrate import ONE_THREAD

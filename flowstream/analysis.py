@@ -166,6 +166,10 @@ class Analysis:
             panes,
         )
 
+    def pass_over(self, offset: int) -> None:
+        """Go past a flows offset that holds no block."""
+        self._next_offset = offset + 1
+
     def finish(self) -> list[Said]:
         """Close every pane that holds rows, and go on until the operators have nothing more to say."""
         last = self._panes.last_open

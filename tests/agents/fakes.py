@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from agents.batches import Committed, FetchedBatch
 from agents.context import Context
+from agents.delivery import AtLeastOnce
 from agents.publisher import Outgoing, OutgoingRun
 from flowstream.analysis import Progress
 from flowstream.links import LinkTable
@@ -21,6 +22,8 @@ from flowstream.operators import Said, one_by_one
 from flowstream.record_batches import LegacyBatch
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+
+PROGRESS = "progress"
 
 
 @dataclass
@@ -76,12 +79,20 @@ class FakePublisher:
         self.open.set()
         self.calls: list[int] = []
         self.gates: list[asyncio.Event] = []  # of each call, in place of the one for all
+        self.stored: dict[int, Progress] = {}
+
+    async def _store(self, record: Outgoing) -> None:
+        progress = Progress.decode(record.value)
+        self.stored[record.partition] = progress
+        self.done.append(("progress", progress.position))
 
     async def publish(self, records: Iterable[Outgoing | OutgoingRun]) -> None:
         await (await self.enqueue(records))
 
     async def enqueue(self, records: Iterable[Outgoing | OutgoingRun]) -> Awaitable[None]:
         batch = [r for record in records for r in (record if isinstance(record, OutgoingRun) else [record])]
+        if batch and batch[0].topic == PROGRESS:
+            return self._store(batch[0])
         gate = self.gates[len(self.calls)] if self.gates else self.open
         self.calls.append(len(batch))
         self.sent.extend(batch)
@@ -95,19 +106,22 @@ class FakePublisher:
         return acknowledged()
 
 
+class FakeProgressLog:
+    def __init__(self, publisher: FakePublisher) -> None:
+        self._publisher = publisher
+
+    def record(self, partition: int, progress: Progress) -> Outgoing:
+        return Outgoing(PROGRESS, partition, b"", progress.encode())
+
+    async def read(self, partition: int) -> Progress | None:
+        return self._publisher.stored.get(partition)
+
+
 class FakeTables:
     def __init__(self, done: list[tuple[str, Any]]) -> None:
         self.done = done
-        self.stored: dict[int, Progress] = {}
 
-    def progress(self, partition: int) -> Progress | None:
-        return self.stored.get(partition)
-
-    def store_progress(self, partition: int, progress: Progress) -> None:
-        self.stored[partition] = Progress.decode(progress.encode())
-        self.done.append(("progress", progress.position))
-
-    def keep_results(self, partition: int, said: Iterable[Said]) -> None:
+    async def keep_results(self, partition: int, said: Iterable[Said]) -> None:
         self.done.append(("keep", len(list(one_by_one(said)))))
 
 
@@ -122,6 +136,7 @@ class Stage:
         self.consumer = FakeConsumer(self.done)
         self.publisher = FakePublisher(self.done)
         self.tables = FakeTables(self.done)
+        self.delivery = AtLeastOnce(self.publisher, FakeProgressLog(self.publisher))  # type: ignore[arg-type]
         self.metrics = Metrics(CollectorRegistry())
         self.crashed: list[BaseException] = []
 

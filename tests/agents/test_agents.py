@@ -33,7 +33,7 @@ def stage() -> Stage:
 
 
 def analyses(stage: Stage) -> AnalysesAgent:
-    return AnalysesAgent(stage.context, stage.tables, stage.links)  # type: ignore[arg-type]
+    return AnalysesAgent(stage.context, stage.tables, stage.links, stage.delivery)  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -226,7 +226,7 @@ async def test_a_batch_that_became_void_while_it_was_computed_leaves_no_trace(st
     stage.publisher.before_return = lambda: stage.consumer.epochs.update({batch.tp: 1})
     await take(agent, batch)
     assert stage.verbs() == ["publish"]
-    assert stage.tables.stored == {}
+    assert stage.publisher.stored == {}
 
 
 async def test_progress_older_than_the_committed_offset_is_read_again_from_its_position(stage: Stage) -> None:
@@ -234,7 +234,7 @@ async def test_progress_older_than_the_committed_offset_is_read_again_from_its_p
     made = blocks([0, 20, 40, 60])
     before = analyses(stage)
     await take(before, stage.batch(topic, made[:2]))
-    position = stage.tables.stored[0].position
+    position = stage.publisher.stored[0].position
     assert position < 3
     late_start = stage.batch(topic, made[3:], first=3)
     after = analyses(stage)
@@ -273,7 +273,7 @@ async def test_late_rows_are_published_as_they_are_and_counted(stage: Stage) -> 
 
 
 async def test_progress_of_another_pane_length_stops_the_worker_with_a_reason(stage: Stage) -> None:
-    stage.tables.stored[0] = msgspec.structs.replace(Analysis([], 1).progress())
+    stage.publisher.stored[0] = msgspec.structs.replace(Analysis([], 1).progress())
     await take(analyses(stage), stage.batch(flows_topic(stage), blocks([0])))
     assert "time.pane_s" in str(stage.crashed[0])
     assert stage.verbs() == []

@@ -34,7 +34,7 @@ def test_the_timeouts_of_faust_are_not_kept(app: Any) -> None:
 
 
 def test_no_table_has_a_window_and_none_is_on_disk(app: Any) -> None:
-    assert set(app.tables) == {"progress", "sources"}
+    assert set(app.tables) == {"sources"}
     for table in app.tables.values():
         assert not isinstance(table, WindowWrapper)
         assert table.window is None

@@ -26,6 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--only", default="", metavar="2,5", help="numbers of the scenarios to run")
     parser.add_argument("--quick", action="store_true", help="the quick scenarios, in their short form")
+    parser.add_argument(
+        "--delivery", default="at-least-once", choices=["at-least-once", "transactional"],
+        help="of the results; transactional: a reader of committed records must see each key once",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=1, help="of flows and of the moments of faults")
     parser.add_argument("--minutes", type=float, default=30, help="how long the soak takes")
     parser.add_argument("--json", type=Path, default=FOLDER / "report.json", metavar="FILE", help="the report")
@@ -46,7 +50,9 @@ def main() -> int:
             console.print(f"{one.number} {one.name}: {one.fault}", highlight=False)
             if not one.own_broker and not shared:
                 shared.append(stack.enter_context(_broker(FOLDER / "broker")))
-            options = {"seed": chosen.seed, "quick": chosen.quick, "minutes": chosen.minutes}
+            options = {
+                "seed": chosen.seed, "quick": chosen.quick, "minutes": chosen.minutes, "delivery": chosen.delivery,
+            }  # fmt: skip
             rows.append(_run(one, shared, keep=chosen.keep, **options))
             console.print(f"  {rows[-1].verdict} {rows[-1].detail}", highlight=False, markup=False)
             write_json(chosen.json, rows)
@@ -63,8 +69,7 @@ def _broker(folder: Path) -> LocalBroker:
 def _run(one: Scenario, shared: list[LocalBroker], *, keep: bool, **options: Any) -> Row:
     folder = FOLDER / f"{one.number:02d}"
     shutil.rmtree(folder, ignore_errors=True)
-    prefix = f"f{one.number}-{uuid.uuid4().hex[:8]}-"
-    options["prefix"] = prefix
+    options["prefix"] = f"f{one.number}-{uuid.uuid4().hex[:8]}-"
     if one.own_broker:
         with _broker(folder / "broker") as own:
             row = run(one, own.bootstrap, folder, broker=own, **options)

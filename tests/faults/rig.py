@@ -29,7 +29,7 @@ class Rig:
 
     def __init__(
         self, scenario: Scenario, address: str, folder: Path, *, prefix: str, seed: int = 1, quick: bool = False,
-        minutes: float = 30, broker: LocalBroker | None = None,
+        minutes: float = 30, broker: LocalBroker | None = None, delivery: str = "at-least-once",
     ) -> None:  # fmt: skip
         self.scenario = scenario
         self.address = address
@@ -41,6 +41,7 @@ class Rig:
         self.row = Row(scenario.number, scenario.name, seed)
         folder.mkdir(parents=True, exist_ok=True)
         self.lab = Lab(address, prefix, folder)
+        self.lab.change(delivery=delivery)
         # A silent partition is idle by the clock, which no truth can know. Scenarios that are about it set it.
         self.lab.change(time={"idle_after_s": 3600}, elephants={"rate_bps_min": 5e7})
         self.partitions = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,8 @@ class Verdict:
         self._check_chains()
         if pipeline:
             self._check_pipeline(raw)
+        if rig.lab.settings().delivery == "transactional":
+            self._check_each_once()
         again = [n for figure, n in rig.row.figures.items() if figure.endswith("said again")]
         rig.row.said_again = round(sum(map(float, again)))
         if ledger:
@@ -103,6 +106,15 @@ class Verdict:
         assert messages == applied + len(late) + len(letters) + expected.skipped, "the ledger does not add up"
         doubled = [number for number, count in expected.numbers.items() if count > 1]
         assert not doubled, f"the generator sent flows twice: {doubled[:5]}"
+
+    def _check_each_once(self) -> None:
+        """Committed records have no key twice. Dead letters of raw messages are ingest's, in no transaction."""
+        rig = self._rig
+        for stream in (*RESULTS, "late", "dead-letters"):
+            records = client.read(rig.address, rig.lab.topic(stream))
+            keys = Counter((r.partition, r.key or b"") for r in records)
+            twice = [at for at, count in keys.items() if count > 1 and not at[1].startswith(rig.lab.raw.encode())]
+            assert not twice, f"{stream}: committed more than once: {_some(twice)}"
 
     def _check_chains(self) -> None:
         rig = self._rig

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import faust
 
-from agents.app import BATCHES_BUFFERED, FlowstreamApp
 from agents.batches import BatchSchema, FetchedBatch
+from agents.faust_app import BATCHES_BUFFERED, FlowstreamApp
 
 
 def main() -> None:

@@ -59,11 +59,16 @@ def write_transactions(broker: str, topic: str, transactions: Sequence[tuple[Seq
     asyncio.run(go())
 
 
-def read_all(broker: str, topic: str) -> list[Any]:
-    """Return every record of a topic up to its present end, by partition and offset."""
+def read_all(broker: str, topic: str, isolation: str = "read_uncommitted") -> list[Any]:
+    """Return every record of a topic up to its present end, by partition and offset.
+
+    With ``isolation="read_committed"`` the end is that of the last transaction before the first open one.
+    """
 
     async def go() -> list[Any]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=broker, enable_auto_commit=False, auto_offset_reset="earliest", isolation_level=isolation
+        )
         await consumer.start()
         try:
             await consumer._client._wait_on_metadata(topic)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.app import BATCHES_BUFFERED
+from agents.faust_app import BATCHES_BUFFERED
 from tests.integration.kafka import committed, create_topic, write
 from tests.waiting import wait_for
 

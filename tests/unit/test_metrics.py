@@ -13,6 +13,7 @@ from collections.abc import Awaitable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from faust.types import TP
@@ -21,10 +22,12 @@ from prometheus_client import CollectorRegistry
 from agents.analyses import AnalysesAgent
 from agents.batches import Committed, FetchedBatch
 from agents.context import Context
+from agents.delivery import AtLeastOnce
 from agents.ingest import IngestAgent
 from agents.publisher import Outgoing, OutgoingRun
 from agents.tables import Tables
 from flowstream import schemas
+from flowstream.analysis import Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import decode_block
 from flowstream.decode import Payloads, decode
@@ -34,6 +37,7 @@ from flowstream.record_batches import LegacyBatch
 from flowstream.recordings import Recording
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+from tests.agents.fakes import FakeProgressLog
 from tests.builders import delimited, goflow2_v2
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -99,10 +103,20 @@ class FakePublisher:
         return [record for tp in sorted(self.sent) if tp.topic == name for record in self.sent[tp]]
 
 
+class StoredProgress(FakeProgressLog):
+    """Reads progress where it was published."""
+
+    async def read(self, partition: int) -> Progress | None:
+        stored = self._publisher.sent[TP("progress", partition)]
+        return Progress.decode(stored[-1].value) if stored else None
+
+
 def make() -> tuple[Context, FakeConsumer, FakePublisher, Tables]:
     settings = Settings(topics={"partitions": 2}, inputs=({"topic": "raw", "format": "goflow"},))
     consumer, publisher = FakeConsumer({TP("raw", 0): 0}), FakePublisher()
-    app = SimpleNamespace(consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: FakeTable())
+    app = SimpleNamespace(
+        consumer=consumer, log=logging.getLogger("test"), Table=lambda *_, **__: FakeTable(), producer=AsyncMock()
+    )
     metrics = Metrics(CollectorRegistry())
     context = Context(settings, metrics, publisher, ResultEncoder(), app)  # type: ignore[arg-type]
     return context, consumer, publisher, Tables(app, settings, metrics)
@@ -153,7 +167,8 @@ class Run:
 
     async def analyse(self) -> None:
         links = SimpleNamespace(table=LinkTable.from_path(DATA / "clos_links.csv"))
-        agent = AnalysesAgent(self.context, self.tables, links)  # type: ignore[arg-type]
+        delivery = AtLeastOnce(self.publisher, StoredProgress(self.publisher))  # type: ignore[arg-type]
+        agent = AnalysesAgent(self.context, self.tables, links, delivery)  # type: ignore[arg-type]
         for partition in range(2):
             flows = TP("flowstream.flows.v1", partition)
             blocks = [record.value for record in self.publisher.sent[flows]]
@@ -191,7 +206,7 @@ async def test_after_a_known_run_the_whole_registry_is_as_expected(finished):
     on_time = {p: [t for t in times if t != late_ns] for p, times in rows.items()}
     everything = decode("goflow", Payloads.from_values(run.values)).flows.time_ns
     closed = (int(everything.max()) - 2 * SECOND) // SECOND
-    published = Counter(record.topic for sent in run.publisher.sent.values() for record in sent)
+    published = Counter(r.topic for sent in run.publisher.sent.values() for r in sent if r.topic != "progress")
     results = {t: n for t, n in published.items() if t.split(".")[1] not in {"flows", "late", "dead-letters"}}
     assert len(results) >= 3
     expected: dict[Sample, Any] = {
@@ -272,7 +287,7 @@ async def test_no_label_has_an_address_and_every_name_has_our_prefix(finished):
 
 async def test_events_are_acked_only_up_to_the_position_of_the_progress(finished):
     for partition in range(2):
-        progress = finished.tables.progress(partition)
+        progress = await StoredProgress(finished.publisher).read(partition)
         assert progress is not None
         flows = TP("flowstream.flows.v1", partition)
         acked = [offset for tp, offset in finished.consumer.acked if tp == flows]

@@ -20,6 +20,7 @@ OTHER: dict[str, Any] = {
     "app": "other",
     "inputs": [{"topic": "nfacctd", "format": "avro", "schema_file": "acct.avsc"}],
     "analyses": ["sources"],
+    "delivery": "transactional",
     "kafka.bootstrap": "kafka.example:9092",
     "kafka.security_protocol": "SASL_SSL",
     "kafka.sasl_mechanism": "SCRAM-SHA-512",
@@ -79,7 +80,7 @@ OTHER: dict[str, Any] = {
 #: Settings that say where and how, but never what comes out. The number of partitions is not among them: a
 #: record of sources holds one partition's, and limits hold for one.
 NO_EFFECT_ON_RESULTS = {
-    *("app", "data_dir", "sources.windows_kept", "sources.kept_bytes_max"),
+    *("app", "data_dir", "delivery", "sources.windows_kept", "sources.kept_bytes_max"),
     *(name for name in LEAVES if name.startswith(("kafka.", "output.", "web."))),
     *(name for name in LEAVES if name.startswith("topics.") and name != "topics.partitions"),
 }
