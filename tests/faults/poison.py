@@ -11,7 +11,7 @@ from confluent_kafka.admin import ResourceType
 
 from tests.builders import varint
 from tests.faults import checker, client
-from tests.faults.data import small_enough
+from tests.faults.input import small_enough
 from tests.faults.flows import Flows, encoded
 from tests.faults.rig import Rig
 from tests.faults.scenario import scenario
