@@ -93,7 +93,7 @@ class AnalysesAgent:
 
     async def run(self, stream: Any) -> None:
         """Consume the flows topic for ever."""
-        async for batch in fetched_batches(stream):
+        async for batch in fetched_batches(stream, self._context.consumer.reread):
             async with self._in_hand:
                 await self._context.or_crash(self.take(batch))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import faust
@@ -30,11 +30,19 @@ class Committed(NamedTuple):
 class FetchedBatch:
     """Consecutive records of one partition, as fetched."""
 
-    __slots__ = ("_batches", "_consumer", "acked", "epoch", "first_offset", "next_offset", "state", "tp")
+    __slots__ = ("_batches", "_consumer", "acked", "after", "epoch", "first_offset", "next_offset", "state", "tp")
 
-    def __init__(self, tp: TP, batches: Sequence[WireBatch | LegacyBatch], epoch: int, consumer: Epochs) -> None:
+    def __init__(
+        self,
+        tp: TP,
+        batches: Sequence[WireBatch | LegacyBatch],
+        epoch: int,
+        consumer: Epochs,
+        after: int | None = None,
+    ) -> None:
         self.tp = tp
         self.epoch = epoch
+        self.after = after  # the end of the batch fetched before it, None for the first of an epoch
         self.acked = False
         self.state = ""
         self.first_offset = batches[0].first_offset
@@ -69,9 +77,21 @@ class BatchSchema(faust.Schema):  # type: ignore[type-arg]
         return decode
 
 
-async def fetched_batches(stream: Any) -> AsyncIterator[FetchedBatch]:
-    """Yield the batches of an agent's stream, but for the void ones; each has to be acked by its reader."""
+async def fetched_batches(stream: Any, reread: Callable[[TP], Awaitable[None]]) -> AsyncIterator[FetchedBatch]:
+    """Yield the batches of an agent's stream, but for the void ones; each has to be acked by its reader.
+
+    Faust drops messages on the way while partitions are assigned anew. Nobody downstream could tell: offsets that
+    are missing in a log are nothing unusual. So a batch that does not follow the one before has its partition
+    read again, by ``reread``.
+    """
+    reached: dict[TP, tuple[int, int]] = {}
     async for event in stream.noack().events():
         batch: FetchedBatch = event.value
-        if not batch.void:
-            yield batch
+        if batch.void:
+            continue
+        epoch, end = reached.get(batch.tp, (None, None))
+        if batch.after != (end if epoch == batch.epoch else None):
+            await reread(batch.tp)
+            continue
+        reached[batch.tp] = batch.epoch, batch.next_offset
+        yield batch

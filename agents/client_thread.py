@@ -68,7 +68,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         owner = self.consumer
         for tp, records in fetched.items():
             if records and owner.is_batched(tp.topic):
-                batch = FetchedBatch(tp, records, owner.epoch(tp), owner)
+                batch = FetchedBatch(tp, records, owner.epoch(tp), owner, owner.delivered.get(tp))
                 owner.delivered[tp] = batch.next_offset
                 fetched[tp] = [batch]
         return fetched

@@ -74,7 +74,7 @@ class IngestAgent:
 
     async def run(self, stream: Any) -> None:
         """Consume the raw topics for ever."""
-        async for batch in fetched_batches(stream):
+        async for batch in fetched_batches(stream, self._context.consumer.reread):
             async with self._in_hand:
                 await self._context.or_crash(self.take(batch))
 

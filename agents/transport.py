@@ -10,6 +10,7 @@ Rule 2: a commit carries a string beside the offset, the state that belongs to i
         together in one write that the group coordinator fences; an offset reset by any tool drops the state.
 Rule 3: a partition's epoch changes whenever its reading position was moved. Batches of an older epoch are
         void: their acks are ignored, and their readers must drop them.
+Rule 4: a batch names the end of the one before. A reader that finds one missing has the partition read again.
 
 This file, ``agents/client_thread.py`` and ``agents/fetcher.py`` are the only ones that reach below the documented
 surface of Faust's and aiokafka's consumers (both pinned).
@@ -20,8 +21,10 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -158,6 +161,14 @@ class BatchConsumer(driver.Consumer):
     async def rewind(self, tp: TP, offset: int) -> None:
         """Read a partition again from an offset below the committed one."""
         await self._thread.rewind(tp, offset)
+
+    async def reread(self, tp: TP) -> None:
+        """Read a partition again from where it is committed: a batch of it was dropped on the way to its reader."""
+        found = self.committed.get(tp)
+        offset = await self.log_start(tp) if found is None else found.offset
+        self.log.warning("%s: a batch was dropped on its way; reading again from %d", tp, offset)
+        with suppress(IllegalStateError):  # it was lost meanwhile: its next owner reads it
+            await self.rewind(tp, offset)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was noted of lost partitions."""

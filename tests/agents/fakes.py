@@ -65,6 +65,9 @@ class FakeConsumer:
     async def log_start(self, _tp: TP) -> int:
         return self.start
 
+    async def reread(self, tp: TP) -> None:
+        await self.rewind(tp, self.start)
+
     async def rewind(self, tp: TP, offset: int) -> None:
         self.epochs[tp] = self.epoch(tp) + 1
         self.done.append(("rewind", (tp, offset)))

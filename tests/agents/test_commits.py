@@ -10,12 +10,12 @@ import pytest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from agents.batches import Committed, FetchedBatch
+from agents.batches import Committed, FetchedBatch, fetched_batches
 from agents.ingest import IngestAgent
 from agents.transport import BatchConsumer
 from flowstream.record_batches import LegacyBatch
 from flowstream.settings import load
-from tests.agents.fakes import FakeStream, Stage
+from tests.agents.fakes import FakeConsumer, FakeStream, Stage
 from tests.builders import T0_NS, goflow2_v2
 
 RAW = TP("raw", 0)
@@ -105,3 +105,25 @@ async def test_settling_waits_for_the_batch_in_hand_and_for_what_was_sent() -> N
     stage.publisher.open.set()
     await settling
     assert stage.verbs() == ["publish", "ack"]
+
+
+async def test_a_batch_that_does_not_follow_the_one_before_has_its_partition_read_again() -> None:
+    consumer = FakeConsumer([])
+    reread: list[TP] = []
+
+    async def move(tp: TP) -> None:
+        reread.append(tp)
+        consumer.epochs[tp] = consumer.epoch(tp) + 1
+
+    def made(first: int, after: int | None, epoch: int = 0) -> FetchedBatch:
+        one = LegacyBatch([(first + i, 0, b"v") for i in range(10)])
+        return FetchedBatch(RAW, [one], epoch, consumer, after)  # type: ignore[arg-type]
+
+    first_dropped = [made(10, 10), made(20, 20), made(0, None, 1), made(12, 10, 1)]
+    seen = [b.first_offset async for b in fetched_batches(FakeStream(first_dropped), move)]
+    assert (seen, reread) == ([0, 12], [RAW]), "what comes after a hole is void; a hole of the log itself is none"
+    consumer.epochs.clear()
+    reread.clear()
+    one_between_dropped = [made(0, None), made(20, 20), made(30, 30)]
+    seen = [b.first_offset async for b in fetched_batches(FakeStream(one_between_dropped), move)]
+    assert (seen, reread) == ([0], [RAW])
