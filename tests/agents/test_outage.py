@@ -206,15 +206,25 @@ async def test_what_a_cancelled_fetch_takes_comes_with_the_next_one(monkeypatch)
     arrived = asyncio.Event()
     taken: list[int] = []
 
+    working: list[asyncio.Task[None]] = []
+
     async def fetch(*_: Any) -> int:
-        await arrived.wait()
-        taken.append(len(taken))
-        return taken[-1]
+        promise: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def in_the_thread() -> None:  # which goes on when the promise is cancelled
+            await arrived.wait()
+            taken.append(len(taken))
+            if not promise.done():
+                promise.set_result(taken[-1])
+
+        working.append(asyncio.create_task(in_the_thread()))
+        return await promise
 
     monkeypatch.setattr(AIOKafkaConsumerThread, "getmany", fetch)
     thread = Thread(ended(None), coordinator(None))
     cancelled = asyncio.ensure_future(thread.getmany(None, 1.0))
-    await asyncio.sleep(0)
+    for _ in range(3):
+        await asyncio.sleep(0)
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelled
