@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,23 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The client thread: reads and writes committed state beside committed offsets."""
 
     consumer: BatchConsumer
+    _fetching: asyncio.Future[Any] | None = None
+
+    async def getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109 - it is Faust's
+        """Fetch; what a call that was cancelled is still fetching is what the next one returns.
+
+        Faust cancels its call in a rebalance, not what the call does in this thread: for up to a second that goes on,
+        and takes what was fetched after partitions were assigned and their positions sought. Nobody would ever see it.
+        """
+        if self._fetching is None:
+            self._fetching = asyncio.ensure_future(super().getmany(active_partitions, timeout))
+        try:
+            fetched = await asyncio.shield(self._fetching)
+        except Exception:
+            self._fetching = None
+            raise
+        self._fetching = None
+        return fetched
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         client = super()._create_worker_consumer(transport)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError
 from faust.tables.recovery import RebalanceAgain, Recovery, ServiceStopped
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from agents import ending, recovery
@@ -199,6 +200,52 @@ async def test_a_client_whose_fetching_or_coordination_ended_ends_the_worker() -
         await watch(Thread(ended(None), coordinator(GroupAuthorizationFailedError("g"))))
     await watch(Thread(ended(None), coordinator(None)))
     await watch(Thread(ended(None), coordinator(RequestTimedOutError())))
+
+
+async def test_what_a_cancelled_fetch_takes_comes_with_the_next_one(monkeypatch) -> None:
+    arrived = asyncio.Event()
+    taken: list[int] = []
+
+    working: list[asyncio.Task[None]] = []
+
+    async def fetch(*_: Any) -> int:
+        promise: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def in_the_thread() -> None:  # which goes on when the promise is cancelled
+            await arrived.wait()
+            taken.append(len(taken))
+            if not promise.done():
+                promise.set_result(taken[-1])
+
+        working.append(asyncio.create_task(in_the_thread()))
+        return await promise
+
+    monkeypatch.setattr(AIOKafkaConsumerThread, "getmany", fetch)
+    thread = Thread(ended(None), coordinator(None))
+    cancelled = asyncio.ensure_future(thread.getmany(None, 1.0))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    arrived.set()
+    assert [await thread.getmany(None, 1.0) for _ in range(3)] == [0, 1, 2]
+    assert taken == [0, 1, 2]
+
+
+async def test_a_fetch_that_fails_does_not_fail_again(monkeypatch) -> None:
+    errors = [RequestTimedOutError()]
+
+    async def fetch(*_: Any) -> str:
+        if errors:
+            raise errors.pop()
+        return "records"
+
+    monkeypatch.setattr(AIOKafkaConsumerThread, "getmany", fetch)
+    thread = Thread(ended(None), coordinator(None))
+    with pytest.raises(RequestTimedOutError):
+        await thread.getmany(None, 1.0)
+    assert await thread.getmany(None, 1.0) == "records"
 
 
 HANGING = """

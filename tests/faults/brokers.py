@@ -163,6 +163,7 @@ def broker_frozen(rig: Rig) -> None:
 @scenario(11, "slow network", fault="100 ms each way and 3 Mbit/s between workers and broker", own_broker=True)
 def slow_network(rig: Rig) -> None:
     with proxied(rig) as proxy:
+        rig.session_timeout(10)
         rig.prepare(raw_partitions=2)
         workers = crew(rig, 2)
         rebalances = [worker.metric("rebalances_total") for worker in workers]
@@ -172,10 +173,10 @@ def slow_network(rig: Rig) -> None:
             rig.fault("100 ms each way, 3 Mbit/s")
             proxy.delay_s, proxy.bytes_per_s = 0.1, 3e6 / 8
             rig.recovered(120)
-            some_way_on(rig, 20_000)
-            rig.fault("100,000 flows at once over the slow network")
-            rig.produce(100_000, seconds_of_event_time=600)
-            some_way_on(rig, 50_000)
+            some_way_on(rig, 10_000)
+            rig.fault("50,000 flows at once over the slow network")
+            rig.produce(50_000, seconds_of_event_time=300)
+            some_way_on(rig, 30_000)
         rig.drain(300)
         rig.verify()
         lived_through(rig, pids)

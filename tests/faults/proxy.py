@@ -15,9 +15,10 @@ from typing import Self
 
 from agents.kafka_node import HOST, free_port
 
-CHUNK_BYTES = 16 << 10
-#: Chunks of a direction of a connection that are on their way: what a slow link's buffers hold.
-CHUNKS_ON_THE_WAY = 64
+CHUNK_BYTES = 8 << 10
+#: Chunks of a connection that are on their way in a direction. All connections queue for one link, so what these
+#: hold is what a heartbeat waits for behind a large fetch: about 0.2 s for each busy connection at 3 Mbit/s.
+CHUNKS_ON_THE_WAY = 8
 
 
 class _Link:
