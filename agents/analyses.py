@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -25,7 +25,7 @@ from agents.context import Context
 from agents.links import LinkFollower
 from agents.publisher import Outgoing, OutgoingRun
 from agents.tables import Tables
-from flowstream.analysis import Outcome, Progress
+from flowstream.analysis import Bounds, Outcome, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, decode_block, encode_block
 from flowstream.errors import Reason, StateError
@@ -52,6 +52,7 @@ class _Part:
     unacked: deque[FetchedBatch] = field(default_factory=deque)  # before any progress computed so far
     sending: asyncio.Lock = field(default_factory=asyncio.Lock)
     last: asyncio.Task[None] | None = None  # the sending of the batch before
+    finished: bool = False  # it was noted that the bound is reached
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class AnalysesAgent:
         self._context = context
         self._tables = tables
         self._links = links
+        self.bounds: Mapping[int, Bounds] = {}  # by flows partition, where not everything is wanted
         self._parts: dict[TP, _Part] = {}
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._unacknowledged: set[asyncio.Task[None]] = set()
@@ -145,8 +147,9 @@ class AnalysesAgent:
         done.rows_open, done.watermark_ns = analysis.rows_open, analysis.watermark_ns
         while part.unacked and part.unacked[0].next_offset <= analysis.position:
             done.processed.append(part.unacked.popleft())
-        if done.panes or done.processed:
+        if done.panes or done.processed or part.finished != analysis.finished:
             done.progress = analysis.progress()
+            part.finished = analysis.finished
 
     async def _send(
         self, part: _Part, batch: FetchedBatch, done: _Done, before: asyncio.Task[None] | None, _event: Any
@@ -188,7 +191,9 @@ class AnalysesAgent:
                 batch.first_offset,
             )
         try:
-            work = PartitionAnalysis(self._context.settings, self._links.table, progress)
+            work = PartitionAnalysis(
+                self._context.settings, self._links.table, progress, self.bounds.get(tp.partition, Bounds())
+            )
         except StateError as error:
             log.critical("%s: %s", tp, error)
             await self._context.app.crash(error)

@@ -20,6 +20,7 @@ from agents.analyses import AnalysesAgent
 from agents.batches import BatchSchema
 from agents.client import faust_credentials
 from agents.context import Context
+from agents.control import state_to_run
 from agents.ingest import IngestAgent
 from agents.links import LinkFollower
 from agents.publisher import Publisher
@@ -29,6 +30,7 @@ from agents.transport import BatchTransport
 from agents.web import add_views
 from agents.web_guard import Pages, bearer_token, guard, warn_of_exposure
 from flowstream import __version__
+from flowstream.app_state import Role
 from flowstream.metrics import Metrics
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings, load
@@ -87,7 +89,7 @@ class FlowstreamApp(faust.App):
         return Pages(self)
 
 
-def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> FlowstreamApp:
+def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS, role: Role = "live") -> FlowstreamApp:
     """Build the worker's app with the given agents."""
     _keep_codecs()
     metrics = Metrics(CollectorRegistry())
@@ -119,6 +121,7 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
 
         app.timer(interval=1.0, name="idle")(idle)
 
+    analyses = None
     if tables is not None:
         flows = name(settings, "flows")
         batched.add(flows)
@@ -134,6 +137,9 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS) -> Flow
     add_views(context, tables, token)
 
     async def connect() -> None:
+        state = await state_to_run(settings, role)
+        if analyses is not None and state is not None:
+            analyses.bounds = state.bounds
         context.encoder = ResultEncoder(settings.output.format, await register_schemas(settings))
         await publisher.start()
         if tables is not None:

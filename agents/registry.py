@@ -29,7 +29,7 @@ async def register_schemas(settings: Settings) -> dict[str, int]:
     ids: dict[str, int] = {}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
         for spec in specs(settings):
-            if spec.schema in {"flow_block", "links"}:
+            if spec.schema in {"flow_block", "links", "replays"}:
                 continue  # ours alone: always single-object
             ids[spec.schema] = await _register(session, url, spec.name, spec.schema)
     return ids

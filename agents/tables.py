@@ -42,12 +42,12 @@ class Tables:
 
     def progress(self, partition: int) -> Progress | None:
         """Return where a partition's analysis got to."""
-        raw = self._progress.get(str(partition).encode())
+        raw = self._progress.get(progress_key(partition))
         return None if raw is None else Progress.decode(raw)
 
     def store_progress(self, partition: int, progress: Progress) -> None:
         """Store it; must be called while the partition's event is being processed."""
-        self._progress[str(partition).encode()] = progress.encode()
+        self._progress[progress_key(partition)] = progress.encode()
 
     def keep_results(self, partition: int, said: Iterable[Said]) -> None:
         """Put the windows of sources into their table and drop the oldest beyond what is kept."""
@@ -63,7 +63,7 @@ class Tables:
     def count_entries(self, held: Collection[int]) -> None:
         """Set the metrics of the tables' sizes; what is kept of partitions that moved away does not count."""
         progress = sum(int(key) in held for key in self._progress)
-        sources = sum(_read_key(key)[0] in held for key in self._sources)
+        sources = sum(read_window_key(key)[0] in held for key in self._sources)
         self._metrics.table_entries.labels("progress").set(progress)
         self._metrics.table_entries.labels("sources").set(sources)
 
@@ -80,12 +80,12 @@ class Tables:
         """Return the starts of a partition's windows, newest first, with the keys of their parts in order."""
         keys: dict[int, list[bytes]] = {}
         for key in sorted(k for k in self._sources if k.startswith(_prefix(partition))):
-            keys.setdefault(_read_key(key)[1], []).append(key)
+            keys.setdefault(read_window_key(key)[1], []).append(key)
         return sorted(keys.items(), reverse=True)
 
     def windows(self, partition: int | None = None) -> list[tuple[int, int]]:
         """Return (window start, partition) of every stored window, newest first."""
-        found = {_read_key(k) for k in self._sources}
+        found = {read_window_key(k) for k in self._sources}
         return sorted(((start, p) for p, start in found if partition in (None, p)), reverse=True)
 
     def sources(self, partition: int, window_start_ns: int) -> SourceBlock | None:
@@ -111,6 +111,12 @@ def _key(partition: int, window_start_ns: int, part: int) -> bytes:
     return start + f"|{part:05d}".encode() if part else start
 
 
-def _read_key(key: bytes) -> tuple[int, int]:
+def progress_key(partition: int) -> bytes:
+    """Return the key of a flows partition in the progress table."""
+    return str(partition).encode()
+
+
+def read_window_key(key: bytes) -> tuple[int, int]:
+    """Return the flows partition and the window start (ns) of a key in the table of sources, of whichever part."""
     partition, start, *_ = key.split(b"|")
     return int(partition), int(start)

@@ -12,8 +12,10 @@ import faust
 
 from agents.admin import changelogs, create_topics, list_topics, wanted
 from agents.app import ALL_AGENTS, create_app
+from agents.control import state_to_run
 from agents.registry import register_schemas
 from agents.web_guard import bearer_token
+from flowstream.app_state import Role
 from flowstream.errors import BrokerError, SettingsError
 from flowstream.settings import Settings
 from flowstream.warmup import warm_up
@@ -21,13 +23,17 @@ from flowstream.warmup import warm_up
 M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
-def preflight(settings: Settings, agents: tuple[str, ...]) -> None:
-    """Refuse to start where the broker, a topic or the registry is missing: Faust would wait, or create topics."""
+def preflight(settings: Settings, agents: tuple[str, ...], role: Role = "live") -> None:
+    """Refuse to start where the broker, a topic or the registry is missing: Faust would wait, or create topics.
+
+    And where the app must not run: a replay, promotion or reset stands in the way.
+    """
     bearer_token(settings.web)
     existing = asyncio.run(list_topics(settings))
     missing = [spec.name for spec in wanted(settings) if spec.name not in existing]
     if missing:
         raise BrokerError(f"topics are missing: {', '.join(missing)}; flowstream topics creates them")
+    asyncio.run(state_to_run(settings, role))
     if "analyses" in agents and settings.kafka.declare_topics:
         # Faust makes them too, but may ask for their partitions before the broker knows them, and end.
         asyncio.run(create_topics(settings, changelogs(settings)))
@@ -44,7 +50,7 @@ def _share_one_heap() -> None:
         libc.mallopt(M_ARENA_MAX, 1)
 
 
-def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning") -> None:
+def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning", role: Role = "live") -> None:
     """Run until SIGTERM or SIGINT; exits the process with the worker's exit code."""
     unknown = set(agents) - set(ALL_AGENTS)
     if unknown or not agents:
@@ -53,10 +59,10 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     if level is None:
         raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")
     _share_one_heap()
-    preflight(settings, agents)
+    preflight(settings, agents, role)
     warm_up(settings)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
-    app = create_app(settings, agents)
+    app = create_app(settings, agents, role)
     # Batches make many objects that die together and hardly any cycle: the collector's default of a young
     # collection every 700 objects costs a tenth of the time. What lives for ever need not be looked at again.
     gc.freeze()

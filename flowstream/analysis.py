@@ -64,6 +64,18 @@ class Progress(msgspec.Struct, frozen=True):
         return progress
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """Which panes of a flows partition are wanted, where not all are: of a replay, and of an app until a cut-over.
+
+    Panes that end at or before ``silent_before_ns`` are processed and say nothing, nor do late rows before it:
+    they warm up what looks back. Panes from the one that holds ``until_ns`` on are left for a later life: neither
+    processed nor kept in memory, while the position stays before their first row.
+    """
+
+    silent_before_ns: int | None = None
+    until_ns: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one block. ``len(block.rows) == applied + late + duplicate``."""
@@ -86,13 +98,23 @@ class _Retained:
 class Analysis:
     """All operators over one flows partition."""
 
-    def __init__(self, operators: Sequence[Operator], pane_ns: int, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        operators: Sequence[Operator],
+        pane_ns: int,
+        progress: Progress | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - it is frozen
+    ) -> None:
+        silent_ns, until_ns = bounds.silent_before_ns, bounds.until_ns
+        self._silent_ns = None if silent_ns is None else silent_ns // pane_ns * pane_ns
+        self._until = None if until_ns is None else until_ns // pane_ns
         self.operators = tuple(operators)
         self._lookback = max((o.lookback for o in operators), default=0)
         self._watermarks = Watermarks()
         self._trailing = Watermarks()  # as of the position
         self._trailing_closed: int | None = None
         self._panes = PaneAssembly(pane_ns)
+        self._closed: int | None = None  # panes below went through the operators: those closed, up to the bound
         self._history: deque[Pane] = deque(maxlen=self._lookback + 1)
         self._retained: deque[_Retained] = deque()
         self._next_offset = 0
@@ -123,7 +145,7 @@ class Analysis:
         late = (fresh.peek("quality") & Quality.LATE) != 0
         late |= self._panes.is_closed(fresh)
         on_time, late_rows = (fresh.take(~late), fresh.take(late)) if late.any() else (fresh, fresh.take(slice(0)))
-        self._panes.add(on_time)
+        self._panes.add(self._wanted(on_time))
         self._watermarks.take(block)
         last_pane = self._panes.index(on_time.peek("time_ns").max()) if len(on_time) else None
         self._retained.append(_Retained(offset, last_pane, replace(block, rows=NO_ROWS)))
@@ -137,7 +159,7 @@ class Analysis:
             self._release()
         return Outcome(
             results,
-            late_rows if offset >= self._read_before else late_rows.take(slice(0)),
+            self._told(late_rows) if offset >= self._read_before else late_rows.take(slice(0)),
             len(on_time),
             len(block.rows) - len(fresh),
             gap,
@@ -151,10 +173,15 @@ class Analysis:
         if last is not None:
             for pane in self._closing((last + 1) * self._panes.pane_ns):
                 results.extend(self._process(pane))
-        while not self._quiet and self._panes.closed is not None:
-            for pane in self._closing((self._panes.closed + 1) * self._panes.pane_ns):
+        while not self._quiet and self._closed is not None and not self.finished:
+            for pane in self._closing((self._closed + 1) * self._panes.pane_ns):
                 results.extend(self._process(pane))
         return results
+
+    @property
+    def finished(self) -> bool:
+        """Whether every pane before the bound has gone through the operators; False where there is no bound."""
+        return self._until is not None and self._closed is not None and self._closed >= self._until
 
     @property
     def position(self) -> int:
@@ -168,7 +195,7 @@ class Analysis:
             self._panes.pane_ns,
             self.position,
             self._next_offset,
-            self._panes.closed,
+            self._closed,
             self._trailing_closed,
             list(self._trailing.expected),
             [
@@ -179,16 +206,32 @@ class Analysis:
         )
 
     def _closing(self, watermark_ns: int) -> Iterator[Pane]:
-        """Yield every pane up to the watermark; empty ones only as long as an operator waits for them."""
-        bound = watermark_ns // self._panes.pane_ns
-        next_index = self._panes.closed
+        """Yield every pane up to the watermark, or the bound; empty ones only as long as an operator waits for them."""
+        next_index = self._closed
         for pane in self._panes.close_before(watermark_ns):
             if next_index is not None:
                 yield from self._empty_until(next_index, pane.index)
             yield pane
             next_index = pane.index + 1
-        if next_index is not None:
-            yield from self._empty_until(next_index, bound)
+        closed = self._panes.closed
+        if closed is not None:
+            end = closed if self._until is None else min(closed, self._until)
+            if next_index is not None:
+                yield from self._empty_until(next_index, end)
+            self._closed = end if self._closed is None else max(end, self._closed)
+
+    def _wanted(self, rows: FlowBatch) -> FlowBatch:
+        """Return the rows before the bound."""
+        if self._until is None or not len(rows):
+            return rows
+        inside = rows.peek("time_ns") < self._until * self._panes.pane_ns
+        return rows if inside.all() else rows.take(inside)
+
+    def _told(self, late_rows: FlowBatch) -> FlowBatch:
+        """Return the late rows that are not before what is wanted."""
+        if self._silent_ns is None or not len(late_rows):
+            return late_rows
+        return late_rows.take(late_rows.peek("time_ns") >= self._silent_ns)
 
     def _empty_until(self, index: int, end: int) -> Iterator[Pane]:
         while index < end and not self._quiet:
@@ -209,11 +252,11 @@ class Analysis:
         for operator in self.operators:
             first = pane.index - operator.lookback
             results.extend(operator.process([p for p in self._history if p.index >= first]))
-        return results
+        return [] if self._silent_ns is not None and pane.start_ns < self._silent_ns else results
 
     def _release(self) -> None:
         """Move the position past blocks none of whose rows is in an open or looked-back pane."""
-        closed = self._panes.closed
+        closed = self._closed
         if closed is None:
             return
         keep_from = closed - self._lookback
@@ -241,7 +284,9 @@ class Analysis:
         self._next_offset = progress.position
         self._read_before = progress.next_offset
         self._said_before = progress.closed or 0
-        self._panes.closed = self._trailing_closed = progress.closed_at_position
+        self._panes.closed = self._trailing_closed = self._closed = progress.closed_at_position
+        if self._closed is not None and progress.closed is not None:
+            self._closed = min(self._closed, progress.closed)  # a bound may have held it back
         for operator in self.operators:
             if operator.name in progress.operators:
                 operator.restore(progress.operators[operator.name])

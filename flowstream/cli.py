@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 from rich.table import Column, Table
 
 from flowstream import __version__
+from flowstream.app_state import Role
 from flowstream.console import FlowstreamGroup, err, out, progress_bar, run, settings_option
 from flowstream.decode import DECODERS
 from flowstream.errors import SettingsError
+from flowstream.log_commands import compare, offsets, tail
+from flowstream.replay_commands import promote, replay
 from flowstream.settings import load
-from flowstream.topics import name, specs, stream_of
+from flowstream.topics import name, specs
 
 FORMATS = click.Choice(sorted(DECODERS))
 
@@ -28,6 +30,10 @@ def main() -> None:
     """Exact, replayable stream processing of network flow telemetry on Kafka."""
     # The client libraries log what our own one-line errors say better; the worker sets up its own logging.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+
+
+for command in (tail, offsets, compare, replay, promote):
+    main.add_command(command)
 
 
 @main.command()
@@ -203,11 +209,20 @@ def links_load(path: Path, settings_file: Path | None) -> None:
 
 
 @main.command()
-@click.option("--agents", "chosen", default="ingest,analyses", show_default=True, help="Which agents to run.")
+@click.option("--agents", "chosen", help="Which agents to run (default: ingest,analyses).")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Web port (default: web.port).")
 @click.option("--log-level", default="warning", show_default=True, help="debug, info, warning or error.")
+@click.option("--replay", "replay_name", help="Run a worker of this replay.")
+@click.option("--to-cut", is_flag=True, hidden=True, help="Run up to the cut of a promotion, which starts this itself.")
 @settings_option
-def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | None) -> None:
+def worker(
+    chosen: str | None,
+    port: int | None,
+    log_level: str,
+    replay_name: str | None,
+    to_cut: bool,
+    settings_file: Path | None,
+) -> None:
     """Run the Faust worker until it is told to stop.
 
     \b
@@ -215,40 +230,16 @@ def worker(chosen: str, port: int | None, log_level: str, settings_file: Path | 
     """
     from agents.worker import run_worker
 
-    overrides: dict[str, Any] = {} if port is None else {"web": {"port": port}}
-    run_worker(load(settings_file, **overrides), tuple(a.strip() for a in chosen.split(",")), log_level)
+    own: dict[str, Any] = {} if port is None else {"web": {"port": port}}
+    if replay_name is None:
+        settings, agents = load(settings_file, **own), "ingest,analyses"
+    else:
+        from agents.replay import load_replay
 
-
-@main.command()
-@click.argument("topic")
-@click.option("--from-beginning", is_flag=True, help="Begin with the oldest record.")
-@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line: {key, value}.")
-@settings_option
-def tail(topic: str, from_beginning: bool, limit: int | None, as_json: bool, settings_file: Path | None) -> None:
-    """Print a topic's records, decoded, one line each. A stream's short name will do.
-
-    \b
-    Example: flowstream tail elephants --from-beginning --limit 10
-    """
-    from flowstream.render import render_line
-
-    settings = load(settings_file)
-    full = name(settings, topic) if topic in {s.name.split(".")[-2] for s in specs(settings)} else topic
-
-    async def follow() -> None:
-        from agents.tail import read_topic
-
-        stream, count = stream_of(settings, full) or "", 0
-        async for record, value in read_topic(settings, full, from_beginning=from_beginning):
-            key = (record.key or b"").decode(errors="replace")
-            as_text = msgspec.json.encode({"key": key, "value": value}).decode() if as_json else None
-            click.echo(as_text or render_line(stream, key, value))
-            count += 1
-            if count == limit:
-                return
-
-    run(follow())
+        settings, state = run(load_replay(settings_file, replay_name, **own))
+        agents = "ingest,analyses" if state.from_raw else "analyses"
+    role: Role = "cut" if to_cut else "live" if replay_name is None else "replay"
+    run_worker(settings, tuple(a.strip() for a in (chosen or agents).split(",")), log_level, role)
 
 
 @main.command()

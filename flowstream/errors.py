@@ -5,6 +5,7 @@ FlowstreamError            everything raised on purpose; the command line prints
 |- SchemaError             an Avro schema that is unknown, or does not fit the bytes
 |- DecodeError             bytes that are not what their format says; carries a Reason
 |- StateError              a snapshot or a block that this version cannot restore
+|- ReplayError             a replay, promotion or reset that cannot be done as asked, or stands in a worker's way
 `- BrokerError             Kafka cannot be reached, or lacks a topic
 """
 
@@ -53,6 +54,10 @@ class DecodeError(FlowstreamError):
 
 class StateError(FlowstreamError):
     """A snapshot or a block cannot be restored by this version."""
+
+
+class ReplayError(FlowstreamError):
+    """A replay, promotion or reset cannot be done as asked, or an app must not run because of one."""
 
 
 class BrokerError(FlowstreamError):

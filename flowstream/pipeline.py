@@ -11,7 +11,7 @@ from typing import Any
 import fastavro
 import numpy as np
 
-from flowstream.analysis import Analysis, Progress
+from flowstream.analysis import Analysis, Bounds, Progress
 from flowstream.blocks import Block, SourcePartition, origin_names
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.distances import DistancesConfig, DistancesOperator
@@ -108,11 +108,17 @@ def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, st
 class PartitionAnalysis:
     """One flows partition: builds its operators when the first block tells the source partitions."""
 
-    def __init__(self, settings: Settings, links: LinkTable, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        links: LinkTable,
+        progress: Progress | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - it is frozen
+    ) -> None:
         self._names: dict[int, str] = {}
         self._named: tuple[tuple[str, int], ...] = ()
         self.operators = build_operators(settings, links, self._names)
-        self.analysis = Analysis(self.operators, settings.pane_ns, progress)
+        self.analysis = Analysis(self.operators, settings.pane_ns, progress, bounds)
 
     def tell_sources(self, block: Block) -> None:
         """Learn the names of source partitions from a block."""

@@ -15,6 +15,29 @@ def time_text(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // 1_000_000 / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
 
 
+def moment_text(time_ns: int | None) -> str:
+    """Return ``2026-11-21T01:33:17.750Z``, to the millisecond below; ``-`` for none, digits where no calendar goes."""
+    if time_ns is None:
+        return "-"
+    try:
+        moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+    except (OverflowError, OSError, ValueError):
+        return f"{time_ns} ns"
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns // 1_000_000 % 1000:03d}Z"
+
+
+def duration_text(duration_ns: int | None) -> str:
+    """Return ``12.5 s``, ``3 min 20 s`` or ``26 h 05 min``; ``-`` for none."""
+    if duration_ns is None:
+        return "-"
+    seconds = duration_ns // 1_000_000_000
+    if seconds < 100:
+        return f"{duration_ns / 1e9:.1f} s"
+    if seconds < 6000:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds // 60 % 60:02d} min"
+
+
 def rate_text(bits: float) -> str:
     """Return a rate with a decimal prefix: ``31.4 Mb/s``."""
     for unit in ("", "k", "M", "G"):

@@ -62,6 +62,12 @@ class Topics(Section):
         pattern=r"^[A-Za-z0-9._-]+$",
         description="first part of names",
     )
+    suffix: str = Field(
+        "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="last part of the result topics' names: of a replay"
+    )
+    flows_suffix: str = Field(
+        "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="the same of the flows topic: of a replay from raw"
+    )
     partitions: int = Field(4, ge=1, le=1024, description="partitions of the flows and result topics")
     replication: int = Field(1, ge=1, le=9, description="replicas of each partition")
     flows_retention_hours: float = Field(24.0, gt=0, description="how far back a replay can go")

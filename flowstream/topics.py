@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ STREAMS: Mapping[str, str] = {
     "sources": "sources",
     "input-quality": "quality",
 }
+
+#: Streams that all replays of a prefix share with the live app.
+SHARED = frozenset({"links", "replays"})
 
 BLOCK_BYTES_MAX = 16 << 20  # a flows or changelog message: a block of one huge message's rows, a snapshot
 
@@ -32,8 +36,10 @@ class TopicSpec:
 
 
 def name(settings: Settings, stream: str, version: int = 1) -> str:
-    """Return the topic of a stream, e.g. ``flowstream.elephants.v1``."""
-    return f"{settings.topics.prefix}.{stream}.v{version}"
+    """Return the topic of a stream, e.g. ``flowstream.elephants.v1``, of a replay ``flowstream.elephants.v1.tuned``."""
+    chosen = settings.topics
+    suffix = "" if stream in SHARED else chosen.flows_suffix if stream == "flows" else chosen.suffix
+    return f"{chosen.prefix}.{stream}.v{version}" + (f".{suffix}" if suffix else "")
 
 
 def specs(settings: Settings) -> list[TopicSpec]:
@@ -57,6 +63,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(name(settings, "dead-letters"), "messages that could not be used", "dead_letter", count, kept),
         TopicSpec(name(settings, "late"), "rows behind the watermark", "flow_block", count, late),
         TopicSpec(name(settings, "links"), "link capacities", "links", 1, {"cleanup.policy": "compact"}),
+        TopicSpec(name(settings, "replays"), "replays and promotions", "replays", 1, {"cleanup.policy": "compact"}),
     ]  # fmt: skip
     purposes = {
         "distances": "distance summary per source and window",
@@ -74,7 +81,6 @@ def specs(settings: Settings) -> list[TopicSpec]:
 
 
 def stream_of(settings: Settings, topic: str) -> str | None:
-    """Return which stream a topic name is, None if it is not ours."""
-    head = settings.topics.prefix + "."
-    stream, _, version = topic.removeprefix(head).rpartition(".v")
-    return stream if topic.startswith(head) and stream and version.isdigit() else None
+    """Return which stream a topic name is, with whatever suffix; None if it is not ours."""
+    found = re.fullmatch(re.escape(settings.topics.prefix) + r"\.(.+)\.v[0-9]+(\.[a-z0-9_-]+)?", topic)
+    return found.group(1) if found else None

@@ -24,9 +24,7 @@ def flowstream(rig: Rig, *words: str, deadline_s: float = 180) -> str:
     """Run a flowstream command as a user would, and return what it says."""
     environment = os.environ | rig.lab.environment | {"FLOWSTREAM_DATA_DIR": str(rig.folder / "command")}
     command = [sys.executable, "-m", "flowstream.cli", *words]
-    done = subprocess.run(  # noqa: S603
-        command, env=environment, capture_output=True, text=True, timeout=deadline_s, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=deadline_s, check=False)
     assert done.returncode == 0, f"flowstream {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 

@@ -35,6 +35,8 @@ OTHER: dict[str, Any] = {
     "kafka.fetch_bytes_max": 5 << 20,
     "kafka.compression": "zstd",
     "topics.prefix": "netops",
+    "topics.suffix": "tuned",
+    "topics.flows_suffix": "tuned",
     "topics.partitions": 8,
     "topics.replication": 3,
     "topics.flows_retention_hours": 48.0,

@@ -1,0 +1,56 @@
+"""A reset in place: the group's offsets and what its tables hold are moved together, or none of it counts.
+
+    the app's record says "moving"  ->  tables forget  ->  offsets are set  ->  the record says "moved"
+
+No worker runs on an app that is moving, so a reset that was cut off is run again, from its beginning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+from aiokafka import TopicPartition
+
+from agents.changelogs import forget
+from agents.control import read_states, write_states
+from agents.groups import commit_positions, group_positions, require_empty
+from agents.replay_plan import Plan, plan
+from flowstream.analysis import Bounds
+from flowstream.app_state import AppState, refusal
+from flowstream.errors import ReplayError
+from flowstream.positions import Position
+from flowstream.settings import Settings
+from flowstream.topics import name
+
+
+async def plan_in_place(settings: Settings, start: Position, warm_up: int | None = None) -> Plan:
+    """Plan a reset, with where the group stands now. Raises ReplayError where the app is not its own master."""
+    state = (await read_states(settings)).get(settings.app)
+    why = refusal(settings.app, state, "live")
+    if why is not None and state is not None and state.state != "moving":
+        raise ReplayError(why)
+    made = await plan(settings, start, None, warm_up=warm_up)
+    stands = await group_positions(settings, settings.app)
+    flows = name(settings, "flows")
+    at = {p.partition: stands.get(TopicPartition(flows, p.partition)) for p in made.partitions}
+    moved = [replace(p, before=None if (found := at[p.partition]) is None else found.offset) for p in made.partitions]
+    return replace(made, partitions=tuple(moved))
+
+
+async def move(settings: Settings, made: Plan) -> None:
+    """Carry a plan out; BrokerError while somebody is in the group."""
+    app = settings.app
+    await require_empty(settings, app)
+    state = (await read_states(settings)).get(app) or AppState(app, "moved")
+    silent = {p.partition: p.silent_before_ns for p in made.partitions}
+    moving = msgspec.structs.replace(
+        state, state="moving", bounds={partition: Bounds(ns) for partition, ns in silent.items()}
+    )
+    await write_states(settings, [moving])
+    await require_empty(settings, app)  # one that was starting meanwhile has joined, or finds the record
+    await forget(settings, silent)
+    await commit_positions(
+        settings, app, {TopicPartition(p.topic, p.partition): (p.start, "") for p in made.partitions}
+    )
+    await write_states(settings, [msgspec.structs.replace(moving, state="moved")])

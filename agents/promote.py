@@ -1,0 +1,155 @@
+"""A promotion: the replay becomes the live app, at one cut of event time per flows partition.
+
+    both apps stopped -> the cut is written down -> whichever is behind runs up to it -> the replay takes over the
+    raw topics where the live app stood -> the records say who was promoted and who replaced
+
+Before the cut the live app has said every window to the main topics, after it the promoted one does. A promotion that
+was cut off is run again: the cut stays the one that was written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import lcm
+
+import msgspec
+
+from agents.changelogs import read_progress
+from agents.control import read_states, write_states, writer
+from agents.groups import commit_positions, group_positions, members
+from agents.log_reader import read_ranges, reader
+from agents.replay_workers import Workers, closed_ns, following
+from flowstream.analysis import Bounds, Progress
+from flowstream.app_state import AppState
+from flowstream.errors import ReplayError
+from flowstream.positions import time_text
+from flowstream.settings import Settings
+from flowstream.topics import name
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Apps:
+    """The two apps of a promotion, and how their workers are started."""
+
+    live: Settings
+    replayed: Settings
+    arguments: tuple[str, ...]  # the settings file, for workers
+
+
+async def promote(apps: Apps, say: Say) -> AppState:
+    """Make a replay the live app and return its record; ``say`` is told what is done.
+
+    Raises ReplayError where it cannot be: while a group has members, before the replay has come to its beginning.
+    """
+    states = await read_states(apps.live)
+    state = states[apps.replayed.app]
+    halted = states.get(apps.live.app)
+    if state.state not in {"running", "promoting"} and (halted is None or halted.state != "promoting"):
+        raise ReplayError(f'replay {state.name} was promoted: set app = "{state.app}" and run flowstream worker')
+    if halted is not None and halted.state in {"moving", "replaced"}:
+        raise ReplayError(f"app {apps.live.app} is {halted.state}: see flowstream worker")
+    await _require_stopped(apps)
+    if state.state in {"running", "promoting"}:
+        if state.state == "running":
+            cuts = await _cuts(apps, state)
+        else:
+            cuts = {p: b.until_ns or 0 for p, b in state.bounds.items()}
+        bounds = {p: Bounds(None, ns) for p, ns in cuts.items()}
+        state = msgspec.structs.replace(state, state="promoting", bounds=bounds)
+        await write_states(
+            apps.live,
+            [AppState(apps.live.app, "promoting", state.name, apps.live.app, bounds=bounds), state],
+        )
+        await _require_stopped(apps)
+        for partition, cut_ns in sorted(cuts.items()):
+            say(f"partition {partition}: cut at {time_text(cut_ns) if cut_ns else 'the beginning'}")
+        await _run_up(apps, state, cuts, say)
+        if not state.from_raw:
+            await _carry_over(apps)
+        state = msgspec.structs.replace(state, state="promoted", bounds={})
+    replaced = AppState(
+        apps.live.app, "replaced", state.name, apps.live.app, from_raw=state.from_raw, settings=state.settings
+    )
+    await write_states(apps.live, [state, replaced])
+    return state
+
+
+async def _require_stopped(apps: Apps) -> None:
+    for settings in (apps.live, apps.replayed):
+        found = await members(settings, settings.app)
+        if found:
+            raise ReplayError(
+                f"app {settings.app} has {len(found)} members: stop its workers first (one that was killed leaves "
+                f"after kafka.session_timeout_s)"
+            )
+
+
+async def _cuts(apps: Apps, state: AppState) -> dict[int, int]:
+    """Return the event time of the cut by flows partition: where the one that is ahead stands."""
+    live, replayed = await read_progress(apps.live), await read_progress(apps.replayed)
+    early = [
+        p
+        for p, bound in state.bounds.items()
+        if bound.silent_before_ns is not None and closed_ns(replayed.get(p)) < bound.silent_before_ns
+    ]
+    if early:
+        raise ReplayError(
+            f"replay {state.name} has not come to its beginning in partition {', '.join(map(str, sorted(early)))}: "
+            f"flowstream worker --replay {state.name} goes on with it"
+        )
+    step = lcm(apps.live.pane_ns, apps.replayed.pane_ns)
+    ahead = {p: max(closed_ns(live.get(p)), closed_ns(replayed.get(p))) for p in range(apps.live.topics.partitions)}
+    return {p: -(-ns // step) * step for p, ns in ahead.items()}
+
+
+def _behind(progress: Mapping[int, Progress], cuts: Mapping[int, int]) -> list[int]:
+    return [p for p, cut_ns in cuts.items() if closed_ns(progress.get(p)) < cut_ns]
+
+
+async def _run_up(apps: Apps, state: AppState, cuts: Mapping[int, int], say: Say) -> None:
+    both = ("--agents", "ingest,analyses" if state.from_raw else "analyses")
+    for settings, own in ((apps.live, ()), (apps.replayed, ("--replay", state.name))):
+        behind = _behind(await read_progress(settings), cuts)
+        if not behind:
+            continue
+        say(f"app {settings.app} is behind in partition {', '.join(map(str, behind))}: it runs up to the cut")
+        with Workers(settings, ("--to-cut", *both, *own, *apps.arguments), 1) as workers:
+            async with following(settings) as follower:
+                while _behind(follower.progress, cuts):
+                    workers.require_running()
+                    await follower.poll()
+
+
+async def _carry_over(apps: Apps) -> None:
+    """Give the replay what is the live app's alone: its place in the raw topics, and what came late meanwhile."""
+    live, replayed = await read_progress(apps.live), await read_progress(apps.replayed)
+    inputs = {i.topic for i in apps.live.inputs}
+    stands = await group_positions(apps.live, apps.live.app)
+    raw = {tp: (position.offset, position.metadata) for tp, position in stands.items() if tp.topic in inputs}
+    await commit_positions(apps.replayed, apps.replayed.app, raw)
+    for stream in ("late", "dead-letters"):
+        await _copy(apps, stream, {p: (live[p].next_offset, replayed[p].next_offset) for p in live.keys() & replayed})
+
+
+async def _copy(apps: Apps, stream: str, ranges: Mapping[int, tuple[int, int]]) -> None:
+    """Bring to a main topic what only the replay has said: of blocks that the live app has not read.
+
+    These topics are keyed by the block's offset, so what is brought twice is the same record.
+    """
+    source, target = name(apps.replayed, stream), name(apps.live, stream)
+    prefix = f"{name(apps.live, 'flows')}-".encode()
+    async with reader(apps.live, [source]) as (consumer, tps), writer(apps.live) as producer:
+        starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+        async for _, records in read_ranges(consumer, {tp: (starts[tp], ends[tp]) for tp in tps}):
+            for record in records:
+                place = (record.key or b"").removeprefix(prefix).split(b"-")
+                if len(place) != 2 or not all(part.isdigit() for part in place):
+                    continue
+                first, end = ranges.get(int(place[0]), (0, 0))
+                if first <= int(place[1]) < end:
+                    await producer.send_and_wait(
+                        target, record.value, key=record.key, partition=record.partition, headers=list(record.headers)
+                    )

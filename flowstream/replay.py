@@ -1,0 +1,203 @@
+"""From an event time to offsets of the flows topic, and back: the pure half of a replay.
+
+Within a flows partition the blocks of one source partition come in order, each with the watermark of its source
+partition after it. A *crossing* is a place between two neighbouring blocks of a source partition of which the first
+has a watermark below the time sought and the second has not. All rows of source offsets up to the first block are at
+most out-of-orderness ahead of its watermark, and the second goes on where the first ended: so no row at or after
+(time sought + out-of-orderness) is read before the crossing and not after it. That holds for any crossing, and where
+a worker that had been replaced sent blocks again (watermarks go back then), bisection finds one of several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from flowstream.blocks import SourcePartition
+from flowstream.settings import Settings
+
+#: Evidence for an elephant, and its estimates, look back seconds; a minute is enough for all but the oldest.
+WARM_UP_S_MIN = 60.0
+
+
+class Probe(NamedTuple):
+    """A question to the log: read forward from ``offset`` to the next block of ``source``."""
+
+    source: SourcePartition
+    offset: int
+
+
+class Mark(NamedTuple):
+    """A block's header: where it is, whose it is, and the watermark after it."""
+
+    offset: int
+    source: SourcePartition
+    watermark_ns: int | None
+
+
+#: The answer to a probe: every block from its offset up to and with the one sought, and as many more as came along;
+#: up to the end of the log where there is none.
+Marks = Sequence[Mark]
+Probing = Generator[Probe, Marks, "Crossings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossings:
+    """Of each source partition the first block at or after its crossing; of one that has none there, nothing."""
+
+    start: int  # of the log
+    end: int
+    found: Mapping[SourcePartition, Mark]
+    unbounded: frozenset[SourcePartition]  # those with nothing before the crossing: rows wanted may be gone
+
+    @property
+    def first(self) -> int:
+        """Where to begin to read so that no row is missed."""
+        return min((mark.offset for mark in self.found.values()), default=self.end)
+
+    @property
+    def last(self) -> int | None:
+        """The block with which the last source partition reaches the time sought; None where one does not."""
+        return max((mark.offset for mark in self.found.values()), default=None)
+
+
+class _Answers:
+    """What is known of the log, so that no stretch is read twice: stretches, and the blocks in them."""
+
+    def __init__(self, end: int) -> None:
+        self._end = end
+        self._stretches: list[tuple[int, int, Marks]] = []  # [from, to) was read whole
+
+    def add(self, probe: Probe, marks: Marks) -> Mark | None:
+        """Take in an answer and return the mark that was sought."""
+        found = next((mark for mark in marks if mark.source == probe.source), None)
+        self._stretches.append((probe.offset, self._end if found is None else marks[-1].offset + 1, marks))
+        return found
+
+    def known(self, probe: Probe) -> tuple[bool, Mark | None]:
+        """Return whether the answer is known, and it."""
+        for start, stop, marks in self._stretches:
+            if start <= probe.offset < stop:
+                for mark in marks:
+                    if mark.offset >= probe.offset and mark.source == probe.source:
+                        return True, mark
+                if stop == self._end:
+                    return True, None
+        return False, None
+
+
+def _next_mark(answers: _Answers, probe: Probe) -> Generator[Probe, Marks, Mark | None]:
+    is_known, mark = answers.known(probe)
+    if is_known:
+        return mark
+    return answers.add(probe, (yield probe))
+
+
+def crossings(start: int, end: int, sources: Iterable[SourcePartition], time_ns: int) -> Probing:
+    """Ask for what is needed to find the crossings of a time in ``[start, end)``, and return them.
+
+    About log2(end - start) probes, and a few more per source partition: they cross at much the same place.
+    """
+    answers = _Answers(end)
+    found: dict[SourcePartition, Mark] = {}
+    unbounded: set[SourcePartition] = set()
+    for source in sorted(sources):
+        # Invariant: the last block of the source before low is below the time; the next one from high on is not.
+        low, high = start, end
+        while low < high:
+            middle = (low + high) // 2
+            mark = yield from _next_mark(answers, Probe(source, middle))
+            if mark is not None and (mark.watermark_ns is None or mark.watermark_ns < time_ns):
+                low = mark.offset + 1
+            else:
+                high = middle
+        mark = (yield from _next_mark(answers, Probe(source, low))) if low < end else None
+        if mark is not None:
+            found[source] = mark
+            if low == start:
+                unbounded.add(source)
+    return Crossings(start, end, found, frozenset(unbounded))
+
+
+def heads(start: int, end: int, sources: Iterable[SourcePartition]) -> Probing:
+    """Ask for the first block of each source partition at or after an offset, and return them."""
+    answers = _Answers(end)
+    found: dict[SourcePartition, Mark] = {}
+    for source in sorted(sources) if start < end else ():
+        mark = yield from _next_mark(answers, Probe(source, start))
+        if mark is not None:
+            found[source] = mark
+    return Crossings(start, end, found, frozenset(found))
+
+
+def sources_of(listed: Iterable[tuple[str, int]]) -> set[SourcePartition]:
+    """Return the source partitions of topics with their numbers of partitions."""
+    return {SourcePartition(topic, partition) for topic, count in listed for partition in range(count)}
+
+
+def warm_up_ns(settings: Settings) -> int:
+    """Return how long before the time wanted the analysis begins, if nothing else is asked for.
+
+    So long that every window which ends after the time wanted is whole, and that every source partition has been
+    heard of, silent ones included.
+    """
+    longest_s = max(
+        WARM_UP_S_MIN, settings.distances.size_s, settings.sources.size_s, settings.quality.size_s
+    )  # fmt: skip
+    return round((longest_s + 2 * settings.time.idle_after_s) * 1e9)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlan:
+    """What a replay reads of a partition, and from which event time on its results are right."""
+
+    topic: str
+    partition: int
+    start: int  # the first offset read
+    log_start: int
+    log_end: int
+    #: Results of windows that end at or before it are not said; None: everything is, there is nothing before.
+    silent_before_ns: int | None = None
+    #: Of a time that retention has overtaken: the event time from which the log is whole.
+    gone_before_ns: int | None = None
+    before: int | None = None  # in place: where the group stands now
+    #: The block with which the end is reached, for the progress bar; None: not in the log yet.
+    last: int | None = None
+
+    @property
+    def records(self) -> int:
+        """Records to be read, as far as they are there."""
+        return max(0, (self.log_end if self.last is None else self.last + 1) - self.start)
+
+
+def whole_from_ns(found: Crossings, out_of_orderness_ns: int) -> int | None:
+    """Return the event time from which the log has every row from ``found.start`` on; None where nothing was before.
+
+    Rows of a source partition that came before its first block are at most out-of-orderness ahead of its watermark.
+    """
+    marks = [found.found[source].watermark_ns for source in found.unbounded]
+    known = [mark for mark in marks if mark is not None]
+    return max(known) + out_of_orderness_ns + 1 if known and found.start > 0 else None
+
+
+def plan_time(
+    place: tuple[str, int], found: Crossings, time_ns: int, warm_up: int, out_of_orderness_ns: int
+) -> PartitionPlan:
+    """Plan a partition from the crossings of the time wanted minus warm-up minus out-of-orderness."""
+    whole_ns = whole_from_ns(found, out_of_orderness_ns)
+    if whole_ns is None or whole_ns <= time_ns - warm_up:
+        return PartitionPlan(*place, found.first, found.start, found.end, silent_before_ns=time_ns)
+    silent_ns = max(time_ns, whole_ns + warm_up)
+    return PartitionPlan(
+        *place, found.first, found.start, found.end, silent_before_ns=silent_ns, gone_before_ns=whole_ns
+    )
+
+
+def plan_offset(
+    place: tuple[str, int], found: Crossings, log_start: int, warm_up: int, out_of_orderness_ns: int
+) -> PartitionPlan:
+    """Plan a partition that begins at ``found.start``, from the heads there: what is cut by it is not said."""
+    whole_ns = whole_from_ns(found, out_of_orderness_ns)
+    silent_ns = None if whole_ns is None else whole_ns + warm_up
+    return PartitionPlan(*place, found.start, log_start, found.end, silent_before_ns=silent_ns)

@@ -1,0 +1,149 @@
+"""From an event time to offsets: no row that is wanted is skipped, and few records are looked at."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowstream.blocks import Block, SourcePartition
+from flowstream.replay import Crossings, Mark, Probe, Probing, crossings, heads, plan_offset, plan_time, sources_of
+from tests.unit.test_analysis import OUT_OF_ORDERNESS, SOURCES, S, blocks_of, cut_lists, interleave, orders
+
+RAW = sources_of(SOURCES)
+Log = list[tuple[int, Block]]
+
+
+class Reader:
+    """Answers probes from a log in memory, and counts them; a fetch brings ``fetched`` blocks at once."""
+
+    def __init__(self, log: Log, fetched: int = 1) -> None:
+        self.marks = [Mark(offset, b.source, b.watermark_ns) for offset, b in log]
+        self.fetched = fetched
+        self.probes = 0
+
+    def __call__(self, probe: Probe) -> Sequence[Mark]:
+        self.probes += 1
+        answer = []
+        missing = True
+        for mark in self.marks[bisect_left(self.marks, probe.offset, key=lambda m: m.offset) :]:
+            if not missing and len(answer) >= self.fetched:
+                break
+            answer.append(mark)
+            missing &= mark.source != probe.source
+        return answer
+
+
+def ask(probing: Probing, reader: Reader) -> Crossings:
+    try:
+        probe = next(probing)
+        while True:
+            probe = probing.send(reader(probe))
+    except StopIteration as done:
+        return done.value
+
+
+# Not empty, so that there is a log.
+full_chains = st.tuples(*[st.lists(st.integers(0, 30 * S), min_size=1, max_size=25)] * 3)
+
+
+def log_of(times: Sequence[list[int]], cuts: Sequence[list[int]], order: list[int], base: int, holes: int = 1) -> Log:
+    mixed = interleave([blocks_of(p, t, c) for p, (t, c) in enumerate(zip(times, cuts, strict=True))], order)
+    return [(base + holes * at, block) for at, block in enumerate(mixed)]
+
+
+def wanted_rows(log: Log, time_ns: int) -> set[tuple[SourcePartition, int]]:
+    return {
+        (block.source, offset)
+        for _, block in log
+        for offset, t in zip(block.rows.origin_offset.tolist(), block.rows.time_ns.tolist(), strict=True)
+        if t >= time_ns
+    }
+
+
+moments = st.integers(-5 * S, 40 * S)
+
+
+@given(full_chains, cut_lists, orders, moments, st.integers(0, 9), st.integers(1, 3))
+def test_no_row_at_or_after_the_time_is_before_the_position(times, cuts, order, time_ns, base, holes) -> None:
+    log = log_of(times, cuts, order, base, holes)
+    found = ask(crossings(base, log[-1][0] + 1, RAW, time_ns - OUT_OF_ORDERNESS), Reader(log))
+    assert wanted_rows([one for one in log if one[0] >= found.first], time_ns) == wanted_rows(log, time_ns)
+
+
+@given(full_chains, cut_lists, cut_lists, orders, moments, st.data())
+def test_where_blocks_were_sent_again_no_row_is_skipped_either(times, cuts, again, order, time_ns, draw) -> None:
+    """A worker that did not know it had been replaced sent its blocks once more, cut elsewhere: watermarks go back."""
+    mixed = [b for _, b in log_of(times, cuts, order, 0)]
+    for p in range(3):
+        repeated = blocks_of(p, times[p], again[p])
+        own = [at for at, b in enumerate(mixed) if b.source.partition == p]
+        at = draw.draw(st.sampled_from(own))
+        reach = mixed[at].to_offset
+        mixed[at + 1 : at + 1] = [b for b in repeated if b.to_offset <= reach]
+        # What follows goes on where the repetition ended, as ingest does from its commit.
+    log = list(enumerate(mixed))
+    found = ask(crossings(0, len(log), RAW, time_ns - OUT_OF_ORDERNESS), Reader(log))
+    assert wanted_rows([one for one in log if one[0] >= found.first], time_ns) == wanted_rows(log, time_ns)
+
+
+@given(st.lists(st.integers(0, 10**4), min_size=3, max_size=3), st.integers(20, 300), st.integers(0, 10**11))
+def test_few_probes_find_a_crossing_and_it_is_the_first_block_that_reaches_the_time(shifts, count, time_ns) -> None:
+    """Watermarks that only go forward, as in a log without a crash."""
+    sources = sorted(RAW)
+    log = [
+        (at, Block(sources[at % 3], at // 3, at // 3 + 1, at * 10**8 + shifts[at % 3], False, SOURCES))
+        for at in range(3 * count)
+    ]
+    reader = Reader(log, 6)
+    found = ask(crossings(0, len(log), RAW, time_ns), reader)
+    for source in sources:
+        reached = [o for o, b in log if b.source == source and (b.watermark_ns or 0) >= time_ns]
+        assert ([found.found[source].offset] if source in found.found else []) == reached[:1]
+    assert reader.probes <= math.log2(len(log)) + 2 * len(sources)
+
+
+@given(full_chains, cut_lists, orders, st.data())
+def test_where_the_log_is_cut_every_row_from_the_whole_time_on_is_still_there(times, cuts, order, draw) -> None:
+    log = log_of(times, cuts, order, 0)
+    cut = draw.draw(st.integers(1, len(log)))
+    rest = log[cut:]
+    plan = plan_offset(("flows", 0), ask(heads(cut, len(log), RAW), Reader(rest)), 0, 5 * S, OUT_OF_ORDERNESS)
+    if plan.silent_before_ns is None:
+        return  # not a block with a watermark is left
+    whole_ns = plan.silent_before_ns - 5 * S
+    heard = {block.source for _, block in rest}
+    wanted = {row for row in wanted_rows(log, whole_ns) if row[0] in heard}
+    assert wanted == {row for row in wanted_rows(rest, whole_ns) if row[0] in heard}
+
+
+@given(full_chains, cut_lists, orders, moments, st.data())
+def test_a_time_before_the_log_is_said_and_nothing_is_promised_that_is_gone(times, cuts, order, time_ns, draw) -> None:
+    log = log_of(times, cuts, order, 0)
+    cut = draw.draw(st.integers(1, len(log)))
+    rest = log[cut:]
+    target = time_ns - 5 * S - OUT_OF_ORDERNESS
+    found = ask(crossings(cut, len(log), RAW, target), Reader(rest))
+    plan = plan_time(("flows", 0), found, time_ns, 5 * S, OUT_OF_ORDERNESS)
+    assert plan.silent_before_ns is not None
+    heard = set(found.found)
+    kept = wanted_rows([x for x in rest if x[0] >= plan.start], plan.silent_before_ns - 5 * S)
+    assert {r for r in wanted_rows(log, plan.silent_before_ns - 5 * S) if r[0] in heard} <= kept
+    if plan.gone_before_ns is None:
+        assert plan.silent_before_ns == time_ns
+
+
+def test_a_log_that_was_never_cut_has_everything_from_its_beginning() -> None:
+    log = log_of(([10 * S], [11 * S], [12 * S]), ([], [], []), [], 0)
+    plan = plan_offset(("flows", 0), ask(heads(0, 3, RAW), Reader(log)), 0, 5 * S, OUT_OF_ORDERNESS)
+    assert (plan.start, plan.silent_before_ns, plan.records) == (0, None, 3)
+
+
+def test_a_source_partition_never_heard_of_holds_no_position_back() -> None:
+    log = log_of(([10 * S, 20 * S, 30 * S], [11 * S, 21 * S, 31 * S], []), ([1, 2], [1, 2], []), [0, 1] * 3, 0)
+    log = [(at, block) for at, (_, block) in enumerate(one for one in log if one[1].source.partition != 2)]
+    found = ask(crossings(0, len(log), RAW, 25 * S), Reader(log))
+    assert found.first == 4
