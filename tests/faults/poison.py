@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Iterator
 
 from confluent_kafka import Producer
-from confluent_kafka.admin import ResourceType
 
 from tests.builders import varint
 from tests.faults import checker, client
@@ -70,7 +69,7 @@ def poison_records(rig: Rig) -> None:
         create_topic(rig.address, topic, 1)
     inputs = [{"topic": rig.lab.raw, "format": "goflow"}]
     rig.prepare(2, inputs=inputs + [{"topic": topic, "format": form} for topic, form in others.items()])
-    configure(rig.address, ResourceType.TOPIC, rig.lab.raw, max_message_bytes=LARGEST_BYTES)
+    configure(rig.address, rig.lab.raw, max_message_bytes=LARGEST_BYTES)
     worker = rig.lab.worker()
     sender = rig.sender
     rig.produce(3_000 if rig.quick else 30_000)

@@ -55,7 +55,8 @@ def replay_by_offset_reset(rig: Rig) -> None:
     assert worker.stop() == 0
     from_ns = T0_NS + 100 * SECOND_NS
     rig.fault(f"reset in place to {_time(from_ns)}")
-    flowstream(rig, "replay", "--in-place", "--from", _time(from_ns), "--yes")
+    told = flowstream(rig, "replay", "--in-place", "--from", _time(from_ns), "--yes")
+    (rig.folder / "replay.txt").write_text(told)
     rig.lab.workers.clear()
     worker = rig.lab.worker()
 
@@ -67,7 +68,12 @@ def replay_by_offset_reset(rig: Rig) -> None:
     windows = {stream: _from(before[stream], from_ns) for stream in ("distances", "sources")}
     for stream, wanted in windows.items():
         assert len(wanted) > 5
-        wait_for(lambda stream=stream, wanted=wanted: wanted.keys() <= again(stream).keys(), f"{stream} again", 90)
+        try:
+            wait_for(lambda: wanted.keys() <= again(stream).keys(), f"{stream} again", 90)  # noqa: B023 - called here
+        except AssertionError as error:
+            missing = sorted(wanted.keys() - again(stream).keys())
+            error.add_note(f"{len(missing)} of {len(wanted)} are missing: {missing[:3]} to {missing[-3:]}")
+            raise
         differing = [at for at, value in _from(again(stream), from_ns).items() if wanted.get(at) != value]
         assert not differing, f"{stream}: other bytes, or windows that were not there: {differing[:3]}"
         rig.row.figures[f"{stream} said again"] = len(wanted)
@@ -79,7 +85,7 @@ def replay_by_offset_reset(rig: Rig) -> None:
     assert worker.alive
 
 
-@scenario(15, "blue/green replay while live", fault="a second app from the beginning, promoted while flows come in")
+@scenario(15, "blue/green replay while live", fault="a second app from the beginning while flows come in")
 def replay_while_live(rig: Rig) -> None:
     rig.prepare(raw_partitions=2)
     worker = rig.lab.worker()
