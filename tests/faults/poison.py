@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 
 from tests.builders import varint
 from tests.faults import checker, client
-from tests.faults.data import small_enough
+from tests.faults.flaws import small_enough
 from tests.faults.flows import Flows, encoded
 from tests.faults.rig import Rig
 from tests.faults.scenario import scenario
