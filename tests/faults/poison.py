@@ -83,7 +83,7 @@ def poison_records(rig: Rig) -> None:
     sender.put(-1, 0, None)
     sender.put(sender.flows.number, 0, large(sender.flows, 9 << 20))
     sender.flush()
-    mebibytes = 64 if rig.quick else 512
+    mebibytes = 64
     for codec in CODECS:
         rig.fault(f"a record of {mebibytes} MB of zeros, as {codec}")
         _bomb(rig, codec, mebibytes << 20)
