@@ -101,6 +101,6 @@ def _key(partition: int, window_start_ns: int, part: int) -> bytes:
 
 
 def read_window_key(key: bytes) -> tuple[int, int]:
-    """Return the flows partition and the window start (ns) of a key in the table of sources."""
+    """Return the flows partition and the window start (ns) of a key in the table of sources, of whichever part."""
     partition, start, *_ = key.split(b"|")
     return int(partition), int(start)

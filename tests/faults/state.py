@@ -15,18 +15,16 @@ from tests.faults.workers import crew, each_owned_once, tables_of
 from tests.integration.lab import Worker
 from tests.waiting import wait_for
 
-#: How long Kafka's cleaner waits before it looks whether there is something to do; 15 s by default.
-CLEANER_PAUSE_MS = 200
 TABLES = ("progress", "sources")
 
 
-def configure(address: str, kind: ResourceType, name: str, **configs: float | str) -> None:
-    """Set configurations of a topic, or of all brokers ("")."""
+def configure(address: str, topic: str, **configs: float | str) -> None:
+    """Set configurations of a topic."""
     entries = [
         ConfigEntry(key.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)
         for key, value in configs.items()
     ]
-    resource = ConfigResource(kind, name, incremental_configs=entries)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     admin = AdminClient({"bootstrap.servers": address})
     for done in admin.incremental_alter_configs([resource]).values():
         done.result(20)
@@ -74,17 +72,16 @@ def lost_local_state(rig: Rig) -> None:
     rig.verify()
 
 
-@scenario(13, "compacted changelog", fault="changelogs compacted, folders deleted, started again", own_broker=True)
+@scenario(13, "compacted changelog", fault="changelogs compacted, folders deleted, started again")
 def compacted_changelog(rig: Rig) -> None:
     rig.prepare(raw_partitions=2, sources={"windows_kept": 8})
     topics = [f"{rig.lab.app}-{table}-changelog" for table in TABLES]
     worker = rig.lab.worker()
-    configure(rig.address, ResourceType.BROKER, "", log_cleaner_backoff_ms=CLEANER_PAUSE_MS)
     for topic in topics:
         # Segments of a mebibyte at least is what Kafka takes, so they are cut by time: each write after a while
         # begins a new one, and all before it may be compacted. Markers of deletion go at once.
         configure(
-            rig.address, ResourceType.TOPIC, topic, segment_ms=100, min_cleanable_dirty_ratio=0.001,
+            rig.address, topic, segment_ms=100, min_cleanable_dirty_ratio=0.001,
             delete_retention_ms=0, max_compaction_lag_ms=100,
         )  # fmt: skip
     with rig.producing(1_000, speed=20):
