@@ -92,7 +92,7 @@ def _loaded(file: Path | None) -> object:
         assert all(
             line.startswith(("setting ", "settings file ", "variable ", "error parsing value")) for line in lines
         )
-        return lines
+        return [line.replace(str(_SCRATCH), "") for line in lines]
     _can_be_used(settings)
     return settings.digest()
 
