@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,20 +20,19 @@ from aiokafka.errors import KafkaError
 from faust.streams import current_event
 from faust.types import TP
 
+from agents.analysed import Analysed
 from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
 from agents.delivery import Delivery, Displaced, Outlet, outgoing_results
 from agents.links import LinkFollower
 from agents.publisher import Outgoing
 from agents.tables import Tables
-from flowstream.analysis import Bounds, Outcome, Progress
+from flowstream.analysis import Bounds, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, decode_block, encode_block
 from flowstream.errors import Reason, StateError
-from flowstream.operators import Result, Said
 from flowstream.pipeline import PartitionAnalysis
 from flowstream.record_batches import Records
-from flowstream.record_kernel import Headers
 from flowstream.topics import name
 
 #: Batches of blocks whose results are not all acknowledged: one on its way while the next is computed.
@@ -56,25 +54,6 @@ class _Part:
     unacked: deque[FetchedBatch] = field(default_factory=deque)  # before any progress computed so far
     last: asyncio.Task[None] | None = None  # the sending of the batch before
     finished: bool = False  # it was noted that the bound is reached
-
-
-@dataclass(slots=True)
-class _Done:
-    """What came of a batch of blocks, and what is to be stored and acked once its results are acknowledged."""
-
-    outgoing: list[Outgoing] = field(default_factory=list)
-    results: list[Said] = field(default_factory=list)
-    headers: Headers = ()
-    progress: Progress | None = None
-    processed: list[FetchedBatch] = field(default_factory=list)
-    rows_open: int = 0
-    watermark_ns: int | None = None
-    panes: int = 0
-    applied: int = 0
-    late: int = 0
-    duplicate: int = 0
-    gap: int = 0
-    refused: int = 0
 
 
 class AnalysesAgent:
@@ -139,7 +118,7 @@ class AnalysesAgent:
         self._context.metrics.table_entries.labels("progress").set(len(self._parts))
         await asyncio.gather(*[part.outlet.close() for part in parts])
 
-    def _note_progress(self, part: _Part, batch: FetchedBatch, done: _Done) -> None:
+    def _note_progress(self, part: _Part, batch: FetchedBatch, done: Analysed) -> None:
         """Take down how things stand, before the next batch changes it: the progress, and which batches lie before."""
         part.unacked.append(batch)
         analysis = part.work.analysis
@@ -151,7 +130,7 @@ class AnalysesAgent:
             part.finished = analysis.finished
 
     async def _send(
-        self, part: _Part, batch: FetchedBatch, done: _Done, before: asyncio.Task[None] | None, _event: Any
+        self, part: _Part, batch: FetchedBatch, done: Analysed, before: asyncio.Task[None] | None, _event: Any
     ) -> None:
         """Send the results with the progress; once the brokers have them, and all before them, ack."""
 
@@ -177,7 +156,7 @@ class AnalysesAgent:
             return
         if done.progress is not None:
             part.position = done.progress.position
-        self._count(batch, done)
+        done.count(self._context, batch)
         for processed in done.processed:
             self._context.consumer.ack_batch(processed)
 
@@ -230,8 +209,8 @@ class AnalysesAgent:
             return None
         return outlet, progress
 
-    def _work(self, part: _Part, batch: FetchedBatch) -> _Done:
-        done = _Done()
+    def _work(self, part: _Part, batch: FetchedBatch) -> Analysed:
+        done = Analysed()
         for records in batch.take():
             self._apply(done, part, batch.tp, records)
             for refused in records.refused:
@@ -246,7 +225,7 @@ class AnalysesAgent:
         )
         return done
 
-    def _apply(self, done: _Done, part: _Part, tp: TP, records: Records) -> None:
+    def _apply(self, done: Analysed, part: _Part, tp: TP, records: Records) -> None:
         for at, offset in enumerate(records.offsets.tolist()):
             if offset < part.position:
                 continue
@@ -264,17 +243,9 @@ class AnalysesAgent:
                 continue
             part.work.tell_sources(block)
             outcome = part.work.analysis.apply(offset, block)
-            self._add(done, tp, offset, block, outcome)
-
-    def _add(self, done: _Done, tp: TP, offset: int, block: Block, outcome: Outcome) -> None:
-        done.results.extend(outcome.results)
-        done.panes += outcome.panes
-        done.applied += outcome.applied
-        done.late += len(outcome.late)
-        done.duplicate += outcome.duplicate
-        done.gap += outcome.gap
-        if len(outcome.late):
-            done.outgoing.append(self._late(tp, offset, block, outcome.late))
+            done.add(outcome)
+            if len(outcome.late):
+                done.outgoing.append(self._late(tp, offset, block, outcome.late))
 
     def _late(self, tp: TP, offset: int, block: Block, rows: FlowBatch) -> Outgoing:
         """Make the record of late rows: the same columns, keyed by the flows offset they came from."""
@@ -282,23 +253,3 @@ class AnalysesAgent:
         key = f"{tp.topic}-{tp.partition}-{offset}".encode()
         headers = self._context.lineage(tp.topic, tp.partition, offset, offset)
         return Outgoing(name(self._context.settings, "late"), tp.partition, key, encode_block(late), headers)
-
-    def _count(self, batch: FetchedBatch, done: _Done) -> None:
-        metrics, tp = self._context.metrics, batch.tp
-        metrics.rows_applied.inc(done.applied)
-        metrics.rows_late.inc(done.late)
-        metrics.rows_duplicate.inc(done.duplicate)
-        metrics.block_gaps.inc(done.gap)
-        metrics.blocks_rejected.inc(done.refused)
-        metrics.panes_closed.inc(done.panes)
-        sent: Counter[str] = Counter()
-        for said in done.results:
-            sent[said.stream] += 1 if isinstance(said, Result) else len(said)
-        for stream, count in sent.items():
-            metrics.results_sent.labels(name(self._context.settings, stream)).inc(count)
-        metrics.rows_open.labels(tp.partition).set(done.rows_open)
-        if done.watermark_ns is not None:
-            metrics.watermark_lag_seconds.labels(tp.partition).set(time.time() - done.watermark_ns / 1e9)
-        lag = self._context.consumer.lag(tp, batch.next_offset)
-        if lag is not None:
-            metrics.offset_lag.labels(tp.topic, tp.partition).set(lag)

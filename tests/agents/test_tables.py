@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -25,7 +26,7 @@ class FakeTable(dict[bytes, bytes]):
 
 
 def tables(**sources: Any) -> Tables:
-    app = SimpleNamespace(Table=lambda *_, **__: FakeTable())
+    app = SimpleNamespace(Table=lambda *_, **__: FakeTable(), producer=SimpleNamespace(flush=AsyncMock()))
     return Tables(app, load(topics={"partitions": 2}, sources=sources), Metrics(CollectorRegistry()))
 
 
@@ -39,38 +40,38 @@ def hosts(count: int, network: int = 10) -> list[str]:
     return [f"{network}.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(count)]
 
 
-def test_the_newest_windows_of_each_partition_are_kept() -> None:
+async def test_the_newest_windows_of_each_partition_are_kept() -> None:
     kept = tables(windows_kept=3)
     for start in (5, 2, 9, 7, 4):
-        kept.keep_results(0, window(start, ["10.0.0.1"]))
-        kept.keep_results(1, window(start, ["10.0.0.2"]))
+        await kept.keep_results(0, window(start, ["10.0.0.1"]))
+        await kept.keep_results(1, window(start, ["10.0.0.2"]))
     assert kept.windows() == [(s * S, p) for s in (9, 7, 5) for p in (1, 0)]
     assert kept.windows(1) == [(9 * S, 1), (7 * S, 1), (5 * S, 1)]
     assert kept.sources(0, 4 * S) is None
 
 
 @pytest.mark.parametrize("per_block", [7, 50, 1000])
-def test_a_window_in_parts_is_one_window(per_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_window_in_parts_is_one_window(per_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flowstream.sources.SOURCES_PER_BLOCK", per_block)
     kept = tables(windows_kept=2)
     for start in (1, 2, 3):
-        kept.keep_results(0, window(start, hosts(100)))
+        await kept.keep_results(0, window(start, hosts(100)))
     assert kept.windows() == [(3 * S, 0), (2 * S, 0)]
     block = kept.sources(0, 3 * S)
     assert isinstance(block, SourceBlock)
     assert [row["bytes"] for row in block.rows()] == list(range(1, 101))
 
 
-def test_windows_of_very_many_sources_are_kept_as_long_as_they_fit() -> None:
+async def test_windows_of_very_many_sources_are_kept_as_long_as_they_fit() -> None:
     kept = tables(windows_kept=60, kept_bytes_max=MIB)
     for start in range(5):
-        kept.keep_results(0, window(start, hosts(60_000)))
+        await kept.keep_results(0, window(start, hosts(60_000)))
         stored = sum(map(len, kept._sources.values()))
         assert stored <= MIB
     found = kept.windows()
     assert 1 <= len(found) < 5
     assert found == [(s * S, 0) for s in range(4, 4 - len(found), -1)]
-    kept.keep_results(0, window(9, hosts(120_000)))
+    await kept.keep_results(0, window(9, hosts(120_000)))
     assert kept.windows() == [(9 * S, 0)], "the newest is kept however large it is"
     block = kept.sources(0, 9 * S)
     assert block is not None
