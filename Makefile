@@ -39,7 +39,7 @@ fuzz: $(STAMP) .venv/.fuzz ## search a minute for each reader for bytes that bre
 
 .venv/.fuzz: pyproject.toml
 	@echo "installing atheris into .venv"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[fuzz]'
 	@touch $@
 
 lint: $(STAMP) ## check style and types, and say what is known against the dependencies

@@ -62,7 +62,7 @@ def changes(before: Any, after: Any, name: str = "", depth: int = 0) -> Iterator
     """Yield the fields in which two decoded values differ, with the relative change where both are numbers.
 
     Rows of a list are put side by side by the texts in them (an address, an id), in their order where those repeat;
-    a row that only one side has is a change of the list. Lists of equally many numbers are compared one by one.
+    a row that only one side has is a change of the list. Other lists of equal length are compared one by one.
     """
     if depth < _DEPTH_MAX and isinstance(before, Mapping) and isinstance(after, Mapping):
         for inner in dict.fromkeys([*before, *after]):
@@ -75,8 +75,9 @@ def changes(before: Any, after: Any, name: str = "", depth: int = 0) -> Iterator
             yield name, None
         for which in (w for w in rows if w in others):
             yield from changes(rows[which], others[which], name, depth + 1)
-    elif _are_numbers(before) and _are_numbers(after) and len(before) == len(after):
-        yield from ((name, _relative(one, other)) for one, other in zip(before, after, strict=True) if one != other)
+    elif depth < _DEPTH_MAX and _are_lists(before, after):
+        for one, other in zip(before, after, strict=True):
+            yield from changes(one, other, name, depth + 1)
     elif _is_number(before) and _is_number(after):
         if before != after:
             yield name, _relative(before, after)
@@ -104,8 +105,8 @@ def _are_rows(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
 
 
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value))
+def _are_lists(before: Any, after: Any) -> bool:
+    return isinstance(before, list) and isinstance(after, list) and len(before) == len(after)
 
 
 def _by_name(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, ...], Mapping[str, Any]]:

@@ -56,15 +56,15 @@ def _rows(records: Records) -> list[tuple[int, int, bytes | None]]:
 
 
 def check_record_batch(wire: bytes) -> object:
-    """A batch gives the records that aiokafka's parser gives, or a StateError, and never more than its bytes can hold.
+    """A batch gives the records that aiokafka's parser gives, or is refused, and never more than its bytes can hold.
 
     aiokafka's parser is the laxer one: it believes lengths that leave bytes over, or reach beyond a record.
     """
     view = memoryview(wire)
-    try:
-        records = read_batches([WireBatch(view, -(2**63), 2**63 - 1)], decompress)
-    except StateError as error:
-        return str(error)
+    (records,) = read_batches([WireBatch(view, -(2**63), 2**63 - 1)], decompress)
+    if records.refused:
+        assert len(records) == 0
+        return [(refused.reason, refused.detail) for refused in records.refused]
     assert len(records.payloads) == len(records.offsets) == len(records.timestamps_ns)
     assert records.payloads.bounds[0] == 0
     assert records.payloads.bounds[-1] == len(records.payloads.buffer)

@@ -96,7 +96,8 @@ def pair(secured: SecuredBroker, lab: Lab) -> Iterator[Pair]:
         send_bomb(lab)
         lab.send(list(Recording(CLOS).messages())[:6000], partitions=2)
         wait_for(
-            lambda: all(ask(w, "/sources")[1].get("sources") for w in workers), "a window to close on either worker"
+            lambda: all(ask(w, "/sources?local=1")[1].get("sources") for w in workers),
+            "a window to close on either worker",
         )
         yield Pair(lab, workers, environments)
 
@@ -230,10 +231,10 @@ def test_the_entries_of_tables_are_counted_where_they_are_held(pair) -> None:
         (line,) = [x for x in lines if x.startswith("flowstream_table_entries{") and f'"{table}"' in x]
         return int(float(line.rsplit(" ", 1)[1]))
 
-    changelog = f"{pair.lab.app}-progress-changelog"
+    flows = pair.lab.topic("flows")
 
     def agree() -> bool:
-        held = [len(w.get("/health").get("assigned", {}).get(changelog, [])) for w in pair.workers]
+        held = [len(w.get("/health").get("assigned", {}).get(flows, [])) for w in pair.workers]
         return sum(held) == 4 and all(held) and [entries(w, "progress") for w in pair.workers] == held
 
     wait_for(agree, "the workers to count what they hold")

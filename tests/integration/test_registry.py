@@ -30,7 +30,7 @@ from tests.waiting import wait_for
 
 DATA = Path(__file__).parent.parent / "data"
 CLOS, LINKS = DATA / "clos_60s_goflow2_v2.bin.gz", DATA / "clos_links.csv"
-OURS_ALONE = {"flow_block", "links", "replays"}  # no consumer of results reads them: always single-object
+OURS_ALONE = {"flow_block", "links", "topology", "replays"}  # no consumer of results reads them: always single-object
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_a_replay_has_the_settings_of_its_app_but_for_its_name_its_topics_and_wh
     )
     assert made.distances == live.distances.model_copy(update={"scaling": "log"})
     assert name(made, "elephants") == "net.elephants.v1.tuned"
-    shared = {"flows", "links", "replays"}
+    shared = {"flows", "links", "topology", "replays"}
     assert {s for s in (stream_of(live, t.name) for t in specs(made)) if name(made, s) == name(live, s)} == shared
     raw = settings_of_replay(file, "tuned", (), from_raw=True)
     assert name(raw, "flows") == "net.flows.v1.tuned"
