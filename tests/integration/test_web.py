@@ -144,6 +144,7 @@ def test_every_metric_of_a_worker_is_as_the_recording_makes_it(fabric):
     positive += [labelled("watermark_lag_seconds", partition=str(p)) for p in range(4)]
     present = [labelled("rows_open", partition=str(p)) for p in range(4)]
     present += [labelled("offset_lag", topic=lab.topic("flows"), partition=str(p)) for p in range(4)]
+    present.append(labelled("broker_silence_seconds"))
     assert set(fabric.metrics) == {*exact, *positive, *present}
     assert {key: fabric.metrics[key] for key in exact} == exact
     assert [key for key in positive if fabric.metrics[key] <= 0] == []
