@@ -40,15 +40,25 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         Faust cancels its call in a rebalance, not what the call does in this thread: for up to a second that goes on,
         and takes what was fetched after partitions were assigned and their positions sought. Nobody would ever see it.
         """
-        if self._fetching is None:
-            self._fetching = asyncio.ensure_future(super().getmany(active_partitions, timeout))
-        try:
-            fetched = await asyncio.shield(self._fetching)
-        except Exception:
-            self._fetching = None
-            raise
-        self._fetching = None
-        return fetched
+        while True:
+            if self._fetching is None:
+                self._fetching = asyncio.ensure_future(super().getmany(active_partitions, timeout))
+            try:
+                fetched = await asyncio.shield(self._fetching)
+            except asyncio.CancelledError:
+                if not self._fetching.cancelled():
+                    raise
+                # It is the fetch that was given up, in its thread: it took nothing, and nothing more will come of it.
+                self._fetching = None
+                this_call = asyncio.current_task()
+                if this_call is not None and this_call.cancelling():
+                    raise
+            except Exception:
+                self._fetching = None
+                raise
+            else:
+                self._fetching = None
+                return fetched
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         client = super()._create_worker_consumer(transport)

@@ -98,6 +98,32 @@ async def test_recovery_ends_with_its_worker(monkeypatch) -> None:
         await recovering(stopped=True)._wait(None)
 
 
+@pytest.mark.parametrize(
+    ("restoring", "silent", "ends"), [(True, False, True), (True, True, False), (False, False, False)]
+)
+async def test_restoring_that_stands_still_ends_the_worker_unless_no_broker_answers(
+    restoring: bool, silent: bool, ends: bool, monkeypatch
+) -> None:
+    one = recovering()
+    one.in_recovery = restoring
+    crashed: list[Exception] = []
+    rounds = iter(range(20))
+
+    async def crash(error: Exception) -> None:
+        crashed.append(error)
+
+    async def a_round(_seconds: float) -> None:
+        if next(rounds, None) is None:
+            one._stopped.set()
+
+    monkeypatch.setattr(one.app, "crash", crash)
+    monkeypatch.setattr(one, "sleep", a_round)
+    monkeypatch.setattr(one.app.heard, "silence_s", lambda: 60.0 if silent else 0.0)
+    monkeypatch.setattr(recovery, "STALLED_S", -1)
+    await PatientRecovery._watch_progress.fun(one)
+    assert [str(error) for error in crashed] == (["tables are not restored"] if ends else [])
+
+
 async def test_faust_takes_the_end_of_a_timeout_for_being_stopped() -> None:
     # Why PatientRecovery exists; when this fails, it may go.
     one = Recovery(create_app(load()), None)  # type: ignore[arg-type]
@@ -228,6 +254,19 @@ async def test_what_a_cancelled_fetch_takes_comes_with_the_next_one(monkeypatch)
     arrived.set()
     assert [await thread.getmany(None, 1.0) for _ in range(3)] == [0, 1, 2]
     assert taken == [0, 1, 2]
+
+
+async def test_a_fetch_that_was_given_up_in_its_thread_is_made_again(monkeypatch) -> None:
+    given_up = [True, True]
+
+    async def fetch(*_: Any) -> str:
+        if given_up:
+            raise asyncio.CancelledError(given_up.pop())
+        return "records"
+
+    monkeypatch.setattr(AIOKafkaConsumerThread, "getmany", fetch)
+    thread = Thread(ended(None), coordinator(None))
+    assert await thread.getmany(None, 1.0) == "records"
 
 
 async def test_a_fetch_that_fails_does_not_fail_again(monkeypatch) -> None:
