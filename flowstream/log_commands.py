@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.table import Column, Table
 
 from flowstream.compare import Comparison, Example
 from flowstream.console import out, progress_bar, run, settings_option
+from flowstream.positions import moment_ns
 from flowstream.render import duration_text, moment_text, render_line
 from flowstream.settings import Settings, load
 from flowstream.topics import name, specs, stream_of
@@ -30,12 +30,9 @@ class Moment(click.ParamType):
         if isinstance(value, int) or str(value).isdecimal():
             return int(value)
         try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no time; write it like 2026-11-01T10:00Z, or in ns since the epoch", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} needs its zone, e.g. {value}Z for UTC", param, ctx)
-        return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+            return moment_ns(value)
+        except ValueError as error:
+            self.fail(f"{error}, or in ns since the epoch", param, ctx)
 
 
 @click.command()

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -45,21 +45,28 @@ class Position:
         if kind == "file" and rest:
             return cls("listed", listed=_read(Path(rest)), text=text)
         if kind == "record":
-            return cls("record_time", _time_ns(rest, text), text=text)
-        return cls("event_time", _time_ns(text, text), text=text)
+            return cls("record_time", _stamp_ns(rest, text), text=text)
+        return cls("event_time", _stamp_ns(text, text), text=text)
 
 
-def _time_ns(stamp: str, text: str) -> int:
+def _stamp_ns(stamp: str, text: str) -> int:
+    try:
+        return moment_ns(stamp)
+    except ValueError as error:
+        raise SettingsError(f"position {text}: {error}; give {FORMS}") from None
+
+
+def moment_ns(stamp: str) -> int:
+    """Return the nanoseconds since the epoch of a time in ISO 8601 with its zone; ValueError says what is wrong."""
     try:
         moment = datetime.fromisoformat(stamp)
     except ValueError:
-        raise SettingsError(f"position {text}: give {FORMS}") from None
+        raise ValueError(f"{stamp!r} is no time; write it like 2026-11-01T10:00Z") from None
     if moment.tzinfo is None:
-        raise SettingsError(f"position {text}: a time needs its zone, e.g. {text}Z for UTC")
-    since = moment - _EPOCH
-    if since.days < 0:
-        raise SettingsError(f"position {text}: a time before 1970")
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
+        raise ValueError(f"{stamp!r} needs its zone, e.g. {stamp}Z for UTC")
+    if moment < _EPOCH:
+        raise ValueError(f"{stamp!r} is a time before 1970")
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
 def _read(path: Path) -> dict[tuple[str, int], int]:
