@@ -30,7 +30,7 @@ from flowstream.links import LinkTable
 from flowstream.recordings import Recording
 from flowstream.render import flow_text, number_text, rate_text, render_line
 from flowstream.settings import Settings, load
-from flowstream.topics import name, specs
+from flowstream.topics import STREAMS, name, specs, stream_of
 
 RATE = 1000.0  # messages a second: the minute of the recording passes in twenty seconds
 SETTLED_NS = 3_000_000_000  # partitions close a window within about this much of each other
@@ -264,4 +264,5 @@ async def _summary(out: Console, settings: Settings, session: Any, url: str, sen
         f"{pairs:,} pairwise distances in {len(seen.distances):,} summaries; {len(onsets)} elephants.",
         highlight=False,
     )
-    out.print(f"Result topics: {', '.join(s.name for s in specs(settings)[4:])}", highlight=False)
+    results = [s.name for s in specs(settings) if stream_of(settings, s.name) in STREAMS]
+    out.print(f"Result topics: {', '.join(results)}", highlight=False)
