@@ -8,7 +8,7 @@ without any. The requests are therefore built here, out of aiokafka's protocol c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -33,7 +33,6 @@ from aiokafka.protocol.admin import DeleteGroupsRequest, DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 
 from agents.admin import admin_client
-from agents.log_reader import reader
 from flowstream.errors import BrokerError
 from flowstream.settings import Settings
 
@@ -171,29 +170,6 @@ async def delete_topics(settings: Settings, topics: Collection[str]) -> list[str
                 return present
             await asyncio.sleep(RETRY_S)
     raise BrokerError(f"the broker still shows deleted topics after {ANSWERED_WITHIN_S:g} s: {', '.join(present)}")
-
-
-async def start_offsets(settings: Settings, topics: Iterable[str]) -> dict[TopicPartition, int]:
-    """Return the offset of the oldest record that each partition still has; BrokerError where a topic is not there."""
-    async with reader(settings, topics) as (consumer, tps):
-        return dict(await consumer.beginning_offsets(tps))
-
-
-async def end_offsets(settings: Settings, topics: Iterable[str]) -> dict[TopicPartition, int]:
-    """Return the offset behind the newest committed record; BrokerError where a topic is not there."""
-    async with reader(settings, topics) as (consumer, tps):
-        return dict(await consumer.end_offsets(tps))
-
-
-async def offsets_for_times(settings: Settings, topics: Sequence[str], time_ms: int) -> dict[TopicPartition, int]:
-    """Return the first offset of each partition whose record time (ms since the epoch) is not before the time given.
-
-    The end of a partition whose records are all before it. BrokerError where a topic is not there.
-    """
-    async with reader(settings, topics) as (consumer, tps):
-        ends = await consumer.end_offsets(tps)
-        found = await consumer.offsets_for_times(dict.fromkeys(tps, max(0, time_ms)))
-        return {tp: ends[tp] if found[tp] is None else found[tp].offset for tp in tps}
 
 
 async def _ask(client: Any, group: str, request: Any, codes: Callable[[Any], Iterable[int]]) -> Any:

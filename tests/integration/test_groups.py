@@ -15,16 +15,16 @@ from agents.groups import (
     commit_positions,
     delete_group,
     delete_topics,
-    end_offsets,
     group_positions,
     groups_named,
     members,
-    offsets_for_times,
     require_empty,
-    start_offsets,
 )
 from agents.kafka_node import free_port
+from agents.log_reader import reader
+from agents.replay_plan import start_offsets_of
 from flowstream.errors import BrokerError
+from flowstream.positions import Position
 from flowstream.settings import Settings, load
 from tests.integration.kafka import commit, committed, create_topic, write
 
@@ -32,6 +32,21 @@ from tests.integration.kafka import commit, committed, create_topic, write
 @pytest.fixture
 def settings(broker: str) -> Settings:
     return load(kafka={"bootstrap": broker})
+
+
+Offsets = dict[TopicPartition, int]
+
+
+async def ends_of(settings: Settings, topic: str) -> tuple[Offsets, Offsets]:
+    """Where a topic begins and ends for those who read the log."""
+    async with reader(settings, [topic]) as (consumer, tps):
+        return await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+
+
+async def offsets_at(settings: Settings, topic: str, time_ms: int) -> Offsets:
+    async with reader(settings, [topic]) as (consumer, tps):
+        position = Position("record_time", time_ms * 1_000_000)
+        return await start_offsets_of(consumer, position, tps, *await ends_of(settings, topic))
 
 
 @contextmanager
@@ -134,7 +149,7 @@ def test_ends_are_of_what_is_committed_and_starts_of_what_is_left(settings: Sett
             await admin.delete_records({first: RecordsToDelete(before_offset=2)})
             await producer.begin_transaction()
             await producer.send_and_wait(topic, b"not committed", partition=1)
-            found = await start_offsets(settings, [topic]), await end_offsets(settings, [topic])
+            found = await ends_of(settings, topic)
             await producer.abort_transaction()
         finally:
             await producer.stop()
@@ -162,20 +177,19 @@ def test_a_time_is_the_first_record_not_before_it_and_the_end_where_there_is_non
             await producer.stop()
 
     asyncio.run(write_at(1000, 2000, 3000))
-    for time_ms, offset in ((-5, 0), (1000, 0), (1001, 1), (3000, 2), (3001, 3)):
-        found = asyncio.run(offsets_for_times(settings, [topic], time_ms))
+    for time_ms, offset in ((0, 0), (1000, 0), (1001, 1), (3000, 2), (3001, 3)):
+        found = asyncio.run(offsets_at(settings, topic, time_ms))
         assert found == {TopicPartition(topic, 0): offset, TopicPartition(topic, 1): 0}, time_ms
 
 
 def test_what_is_asked_of_a_topic_that_is_not_there_makes_none(settings: Settings, topic_prefix: str):
-    for ask in (start_offsets, end_offsets):
-        with pytest.raises(BrokerError, match=f"^topic {topic_prefix}none: there is none"):
-            asyncio.run(ask(settings, [f"{topic_prefix}none"]))
+    with pytest.raises(BrokerError, match=f"^topic {topic_prefix}none: there is none"):
+        asyncio.run(ends_of(settings, f"{topic_prefix}none"))
     assert asyncio.run(delete_topics(settings, [f"{topic_prefix}none"])) == []
 
 
 def test_without_a_broker_one_line_says_so():
     settings = load(kafka={"bootstrap": f"127.0.0.1:{free_port()}"})
-    for ask in (group_positions(settings, "app"), members(settings, "app"), end_offsets(settings, ["t"])):
+    for ask in (group_positions(settings, "app"), members(settings, "app"), ends_of(settings, "t")):
         with pytest.raises(BrokerError, match=r"^no Kafka broker answers at [^\n]*$"):
             asyncio.run(ask)
