@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+from aiokafka.errors import ProducerFenced
 from faust.types import TP
 
+from agents import transactions
 from agents.analyses import AnalysesAgent
 from agents.delivery import Displaced
 from agents.publisher import Outgoing, OutgoingRun
@@ -148,3 +151,15 @@ async def test_neither_dead_letters_nor_late_rows_are_said_again_after_a_restart
     assert (delivery.progress.position, delivery.progress.next_offset) == (0, 4), "to be read again, not said again"
     await take(analyses(stage, delivery), stage.batch(topic, made))
     assert (len(of(delivery.said, stage, "dead-letters")), len(of(delivery.said, stage, "late"))) == (1, 1)
+
+
+@pytest.mark.parametrize("fails", ["publish", "commit"])
+async def test_after_a_transaction_that_failed_nothing_more_is_said_through_that_way_out(fails: str) -> None:
+    publisher, stored = AsyncMock(), Mock()
+    getattr(publisher, fails).side_effect = ProducerFenced
+    one = transactions._Open(publisher, stored, 3)
+    in_turn = AsyncMock(return_value=True)
+    for _ in range(2):
+        with pytest.raises(Displaced):
+            await one.say([], Mock(), in_turn)
+    assert publisher.begin.await_count == 1

@@ -45,14 +45,14 @@ def test_no_line_names_a_host() -> None:
 
 
 def test_everybody_who_installs_the_project_does_so_by_the_lock() -> None:
-    installs = {
-        str(path.relative_to(ROOT)): line.strip()
+    installs = [
+        (str(path.relative_to(ROOT)), line.strip())
         for path in (ROOT / "Makefile", ROOT / "deploy" / "Dockerfile", ROOT / ".ci" / "run")
         for line in path.read_text().splitlines()
         if re.search(r"pip install", line) and "bench/peers" not in line and "-r $<" not in line
-    }
-    assert set(installs) == {"Makefile", "deploy/Dockerfile"}
-    assert [where for where, line in installs.items() if "-c requirements.lock" not in line] == []
+    ]
+    assert {where for where, _ in installs} == {"Makefile", "deploy/Dockerfile"}
+    assert [where for where, line in installs if "-c requirements.lock" not in line] == []
 
 
 FINDING = """Found 1 known vulnerability in 1 package
