@@ -15,7 +15,7 @@ LADDER = (
     "errors bare_kernel",
     "ordering log_kernel",
     "columns byte_column",
-    "batch",
+    "batch partials",
     "schemas csv_rows",
     "operators topology",
     "topology_json grouping histogram pair_kernels selection_kernels text_kernels estimate links windows",
