@@ -15,9 +15,13 @@ from tests.faults.flows import Flows, encoded
 from tests.faults.rig import Rig
 from tests.faults.scenario import scenario
 from tests.faults.state import configure
+from tests.faults.workers import processed
 from tests.integration.kafka import create_topic
+from tests.integration.lab import Worker
 from tests.waiting import wait_for
 
+MEASURED = 150_000  # records by which a rate is measured
+DIP_PERCENT_MAX = 20
 LARGEST_BYTES = 12 << 20  # of a record of the raw topic
 CODECS = ("gzip", "snappy", "lz4", "zstd")
 CLOSING = "198.51.100.1"
@@ -68,6 +72,7 @@ def poison_records(rig: Rig) -> None:
     for topic in others:
         create_topic(rig.address, topic, 1)
     inputs = [{"topic": rig.lab.raw, "format": "goflow"}]
+    rig.session_timeout(30)  # it is held still for a while
     rig.prepare(2, inputs=inputs + [{"topic": topic, "format": form} for topic, form in others.items()])
     configure(rig.address, rig.lab.raw, max_message_bytes=LARGEST_BYTES)
     worker = rig.lab.worker()
@@ -75,6 +80,8 @@ def poison_records(rig: Rig) -> None:
     rig.produce(3_000 if rig.quick else 30_000)
     before = worker.process.pid
     poison = goflow_poison()
+    if not rig.quick:
+        _dip(rig, worker, [value for value in poison if len(value) < 1000])
     for value in poison:
         rig.produce(100)
         for partition in range(2):
@@ -105,6 +112,28 @@ def poison_records(rig: Rig) -> None:
     assert set(letters.values()) <= REASONS
     rig.row.figures["dead letters of all topics"] = len(letters)
     small_enough(rig)
+
+
+def _dip(rig: Rig, worker: Worker, poison: list[bytes]) -> None:
+    """Compare what the worker gets done in a second of its processor's time with and without poison in a hundredth."""
+    rig.fault(f"a hundredth of {MEASURED} records is poison")
+    rates = [_rate(rig, worker, wrong) for wrong in ([], poison) * 2]
+    dip = 1 - max(rates[1::2]) / max(rates[::2])
+    rig.within(round(100 * dip, 1), DIP_PERCENT_MAX, "dip of the rate by poison in a hundredth, %")
+
+
+def _rate(rig: Rig, worker: Worker, poison: list[bytes]) -> float:
+    worker.pause()  # the backlog is there when it begins, so that both times its batches are full
+    for at in range(MEASURED // 100):
+        rig.sender.send(100 - bool(poison), 1_000_000, 48, 0.0)
+        if poison:
+            rig.sender.put(-1, at % 2, poison[at % len(poison)])
+    rig.sender.flush()
+    goal = sum(client.ends(rig.address, [rig.lab.raw]).values())
+    began = worker.cpu_s()
+    worker.resume()
+    wait_for(lambda: processed(rig) >= goal, "the backlog to be done", 120)
+    return MEASURED / (worker.cpu_s() - began)
 
 
 def large(flows: Flows, size: int) -> bytes:

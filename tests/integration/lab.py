@@ -105,6 +105,11 @@ class Worker:
         """Return the memory it has in use; psutil.Error once it has ended."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    def cpu_s(self) -> float:
+        """Return the seconds of processor time it has taken; psutil.Error once it has ended."""
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def descriptors(self) -> int:
         """Return how many files and sockets it has open; psutil.Error once it has ended."""
         return int(psutil.Process(self.process.pid).num_fds())
