@@ -74,7 +74,8 @@ class Flows:
             "sampler_address": bytes([192, 0, 2, 1]), "in_if": 1 if elephant else draw.randrange(1, 9), "out_if": 9,
             "proto": 6, "src_port": 40_000 if elephant else draw.randrange(1024, 65_536), "dst_port": 443,
             "ip_ttl": 62, "tcp_flags": 16, "time_received_ns": self.time_ns,
-            "time_flow_start_ns": self.time_ns - draw.randrange(2 * SECOND_NS), "time_flow_end_ns": self.time_ns,
+            "time_flow_start_ns": max(0, self.time_ns - draw.randrange(2 * SECOND_NS)),
+            "time_flow_end_ns": self.time_ns,
         }  # fmt: skip
         self.number += 1
         self.time_ns += step_ns
