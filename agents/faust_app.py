@@ -68,6 +68,12 @@ class FlowstreamApp(faust.App):
             await asyncio.wait_for(self.settle(), SETTLE_S)
         await consumer.commit()
 
+    def on_rebalance_end(self) -> None:
+        """Begin to read streams: called when a rebalance is over and tables are restored."""
+        super().on_rebalance_end()
+        consumer: Any = self.consumer
+        consumer.open_streams()
+
     def __init__(self, *args: Any, **options: Any) -> None:
         self.heard = Heard()
         super().__init__(*args, **options)
