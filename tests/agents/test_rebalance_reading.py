@@ -165,7 +165,8 @@ async def test_a_fetch_that_waits_through_a_rebalance_takes_nothing_of_a_table_b
     worker.broker.logs[TABLE] = 3
     worker.assign()
     await worker.consumer.seek_wait({TABLE: 0})
-    await worker.some_fetches()  # the loop of Faust is busy, so recovery learns late that the table was sought
+    worker.consumer.resume_partitions({TABLE})
+    await worker.some_fetches()  # the loop of Faust is busy: the table was sought, and the flow is not yet resumed
     worker.resume(TABLE)
     await worker.until(lambda: worker.read == [(TABLE, 0), (TABLE, 1), (TABLE, 2)])
 
@@ -178,11 +179,20 @@ async def test_no_batch_is_taken_before_queues_are_cleared_for_the_last_time(wor
     worker.resume(TABLE)
     await worker.until(lambda: worker.read == [(TABLE, 0)])
     worker.consumer.resume_partitions({RAW})  # as Faust does when tables are restored: it seeks and clears after that
-    await worker.some_fetches()
-    assert worker.read == [(TABLE, 0)]
+    worker.broker.logs[TABLE] = 2
+    await worker.until(lambda: len(worker.read) > 1)
+    assert worker.read == [(TABLE, 0), (TABLE, 1)]
     worker.app.flow_control.resume()
     worker.app.on_rebalance_end()
-    await worker.until(lambda: worker.read == [(TABLE, 0), (RAW, 2)])
+    await worker.until(lambda: worker.read == [(TABLE, 0), (TABLE, 1), (RAW, 2)])
+
+
+async def test_of_paused_partitions_nothing_is_taken_though_all_are_paused(worker: Worker) -> None:
+    # No partitions are all partitions to aiokafka.
+    worker.consumer.pause_partitions({RAW})
+    worker.broker.logs = {TABLE: 1, RAW: 1}
+    await worker.some_fetches()
+    assert [worker.thread.positions.subscription.assignment.state_value(tp).position for tp in (TABLE, RAW)] == [0, 0]
 
 
 async def test_the_end_of_a_rebalance_that_was_overtaken_by_another_opens_nothing(worker: Worker) -> None:
