@@ -12,6 +12,7 @@ from faust.serializers import codecs
 from yarl import URL
 
 from agents.client import faust_credentials
+from agents.ending import BoundedWorker
 from agents.heard import Heard
 from agents.recovery import PatientTableManager
 from agents.transport import BatchTransport
@@ -106,6 +107,7 @@ def faust_app(settings: Settings, token: str) -> FlowstreamApp:
         datadir=str(settings.data_dir / f"{settings.app}-data"),
         autodiscover=False,
         TableManager=PatientTableManager,
+        Worker=BoundedWorker,  # of Faust's own command
         topic_partitions=settings.topics.partitions,
         topic_replication_factor=settings.topics.replication,
         topic_allow_declare=kafka.declare_topics,
