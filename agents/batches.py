@@ -30,7 +30,9 @@ class Committed(NamedTuple):
 class FetchedBatch:
     """Consecutive records of one partition, as fetched."""
 
-    __slots__ = ("_batches", "_consumer", "acked", "after", "epoch", "first_offset", "next_offset", "state", "tp")
+    __slots__ = (
+        "_batches", "_consumer", "acked", "after", "epoch", "first_offset", "next_offset", "seen", "state", "tp",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class FetchedBatch:
         self.tp = tp
         self.epoch = epoch
         self.after = after  # the end of the batch fetched before it, None for the first of an epoch
+        self.seen = False  # by its reader
         self.acked = False
         self.state = ""
         self.first_offset = batches[0].first_offset
@@ -87,6 +90,7 @@ async def fetched_batches(stream: Any, reread: Callable[[TP], Awaitable[None]]) 
     reached: dict[TP, tuple[int, int]] = {}
     async for event in stream.noack().events():
         batch: FetchedBatch = event.value
+        batch.seen = True
         if batch.void:
             continue
         epoch, end = reached.get(batch.tp, (None, None))

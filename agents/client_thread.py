@@ -28,6 +28,16 @@ WATCH_S = 1.0
 fetcher.install()
 
 
+class _Takeable:
+    """The partitions of which records may be taken: stands in for a set that was made before the fetch began."""
+
+    def __init__(self, consumer: BatchConsumer) -> None:
+        self._consumer = consumer
+
+    def __contains__(self, tp: TP) -> bool:
+        return self._consumer.takes(tp)
+
+
 class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     """The client thread: reads and writes committed state beside committed offsets."""
 
@@ -60,6 +70,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                 self._fetching = None
                 return fetched
 
+    @property
+    def is_fetching(self) -> bool:
+        """Whether Faust asks for records: then it has handed on what it got before."""
+        return self._fetching is not None
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         client = super()._create_worker_consumer(transport)
         client._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001
@@ -90,14 +105,16 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
                     raise
                 self.log.warning("the group's coordinator: %r; going on", error)
 
-    async def _fetch_records(self, *args: Any, **options: Any) -> Any:
+    async def _fetch_records(self, consumer: Any, active_partitions: Any, *args: Any, **options: Any) -> Any:  # noqa: ARG002
         """Fetch, and make batches here: this thread does one thing at a time, so the epoch is that of the position."""
-        fetched: dict[TP, Any] = dict(await super()._fetch_records(*args, **options))
         owner = self.consumer
+        takeable: Any = _Takeable(owner)
+        fetched: dict[TP, Any] = dict(await super()._fetch_records(consumer, takeable, *args, **options))
         for tp, records in fetched.items():
             if records and owner.is_batched(tp.topic):
-                batch = FetchedBatch(tp, records, owner.epoch(tp), owner, owner.delivered.get(tp))
-                owner.delivered[tp] = batch.next_offset
+                before = owner.fetched.get(tp)
+                after = None if before is None else before.next_offset
+                batch = owner.fetched[tp] = FetchedBatch(tp, records, owner.epoch(tp), owner, after)
                 fetched[tp] = [batch]
         return fetched
 
@@ -119,6 +136,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     def wake(self) -> None:
         """Have a fetch that waits look again at what has come."""
+        if self._consumer is None:
+            return
 
         def notify() -> None:
             fetching = self._ensure_consumer()._fetcher  # noqa: SLF001

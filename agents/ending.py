@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from typing import Any, NoReturn
 
@@ -21,6 +22,8 @@ from flowstream.errors import FlowstreamError
 ENDING_S = 20.0
 #: The exit code of an end that had to be forced, as of a crash: start me again.
 EX_FAILURE = 1
+#: Of a start that was refused.
+EX_REFUSED = 2
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +69,19 @@ class BoundedWorker(faust.Worker):
     def run(self) -> NoReturn:
         """Run until a signal or a crash; SystemExit tells how it went, FlowstreamError why it did not start."""
         try:
-            self.execute_from_commandline()
+            super().execute_from_commandline()
         except SystemExit:
             if self.refusal is not None:
                 raise self.refusal from None
             raise
+
+    def execute_from_commandline(self) -> NoReturn:
+        """Run as ``faust -A agents.app worker`` does: here a refusal is said."""
+        try:
+            self.run()
+        except FlowstreamError as refusal:
+            sys.stderr.write(f"flowstream: {refusal}\n")
+            raise SystemExit(EX_REFUSED) from None
 
 
 def _end(why: str, *_: Any) -> None:

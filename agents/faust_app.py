@@ -12,6 +12,7 @@ from faust.serializers import codecs
 from yarl import URL
 
 from agents.client import faust_credentials
+from agents.ending import BoundedWorker
 from agents.heard import Heard
 from agents.recovery import PatientTableManager
 from agents.transport import BatchTransport
@@ -68,6 +69,12 @@ class FlowstreamApp(faust.App):
             await asyncio.wait_for(self.settle(), SETTLE_S)
         await consumer.commit()
 
+    def on_rebalance_end(self) -> None:
+        """Begin to read streams: called when a rebalance is over and tables are restored."""
+        super().on_rebalance_end()
+        consumer: Any = self.consumer
+        consumer.open_streams()
+
     def __init__(self, *args: Any, **options: Any) -> None:
         self.heard = Heard()
         super().__init__(*args, **options)
@@ -100,6 +107,7 @@ def faust_app(settings: Settings, token: str) -> FlowstreamApp:
         datadir=str(settings.data_dir / f"{settings.app}-data"),
         autodiscover=False,
         TableManager=PatientTableManager,
+        Worker=BoundedWorker,  # of Faust's own command
         topic_partitions=settings.topics.partitions,
         topic_replication_factor=settings.topics.replication,
         topic_allow_declare=kafka.declare_topics,

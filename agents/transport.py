@@ -11,6 +11,7 @@ Rule 2: a commit carries a string beside the offset, the state that belongs to i
 Rule 3: a partition's epoch changes whenever its reading position was moved. Batches of an older epoch are
         void: their acks are ignored, and their readers must drop them.
 Rule 4: a batch names the end of the one before. A reader that finds one missing has the partition read again.
+Rule 5: records are taken from aiokafka only when Faust will hand them on: what is taken counts as read.
 
 This file, ``agents/client_thread.py`` and ``agents/fetcher.py`` are the only ones that reach below the documented
 surface of Faust's and aiokafka's consumers (both pinned).
@@ -18,19 +19,24 @@ surface of Faust's and aiokafka's consumers (both pinned).
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
+from mode import Service
 
 from agents.batches import Committed, FetchedBatch
 from agents.client_thread import BatchConsumerThread
+from agents.table_producer import TableProducer
+
+#: How often it is looked for batches that nobody got, and how often in a row one has to be missing.
+WATCH_S = 1.0
+MISSING_ROUNDS = 3
 
 
 class BatchConsumer(driver.Consumer):
@@ -41,7 +47,9 @@ class BatchConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.committed: dict[TP, Committed] = {}
-        self.delivered: dict[TP, int] = {}  # the end of the last batch that was fetched
+        self.fetched: dict[TP, FetchedBatch] = {}  # the last batch of each partition
+        self._missing: dict[TP, tuple[FetchedBatch, int]] = {}  # nobody got it; in how many rounds it was missing
+        self._open_generation: int | None = None  # of the group, in which batches may be taken
         self._noted: dict[TP, deque[FetchedBatch | _Revision]] = {}
         self._epochs: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
@@ -70,7 +78,32 @@ class BatchConsumer(driver.Consumer):
         """Say that reading positions were moved; called from the client thread, together with the moving."""
         for tp in tps:
             self._epochs[tp] = self.epoch(tp) + 1
-            self.delivered.pop(tp, None)
+            self.fetched.pop(tp, None)
+
+    def takes(self, tp: TP) -> bool:
+        """Whether what was fetched of a partition may be taken now; asked in the client thread, at that moment.
+
+        A fetch may wait through a whole rebalance. Faust drops what it brings while the flow is stopped, and clears
+        its queues each time it resumes the flow. A table's changelog was sought before that, and streams as well:
+        nobody would ever read those records again. So tables are taken while the flow is active, and batches once
+        it was resumed for the last time.
+        """
+        if not self.flow_active or tp not in self._get_active_partitions():
+            return False
+        return self._streams_are_open() or not self.is_batched(tp.topic)
+
+    def _streams_are_open(self) -> bool:
+        return self.flow_active and self._open_generation == self.app.consumer_generation_id
+
+    def resume_flow(self) -> None:
+        """Let messages come; a fetch that waits looks again at what it may take."""
+        super().resume_flow()
+        self._thread.wake()
+
+    def open_streams(self) -> None:
+        """Let batches come: tables are restored, positions sought, queues cleared for the last time."""
+        self._open_generation = self.app.tables.recovery._generation_id  # noqa: SLF001
+        self._thread.wake()
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, FetchedBatch):
@@ -145,9 +178,10 @@ class BatchConsumer(driver.Consumer):
         Offsets that are not records (the ends of transactions) do not count once the fetch has passed them.
         """
         remaining = self._thread.remaining(tp)
-        if remaining is None or (next_offset is None and tp in self.delivered):
+        fetched = self.fetched.get(tp)
+        if remaining is None or (next_offset is None and fetched is not None):
             return None
-        return remaining + max(0, self.delivered.get(tp, 0) - (next_offset or 0))
+        return remaining + max(0, (fetched.next_offset if fetched is not None else 0) - (next_offset or 0))
 
     def answered(self, tp: TP) -> int | None:
         """Return a mark that changes with every fetch that a broker answers for a partition, None before the first."""
@@ -169,6 +203,35 @@ class BatchConsumer(driver.Consumer):
         self.log.warning("%s: a batch was dropped on its way; reading again from %d", tp, offset)
         with suppress(IllegalStateError):  # it was lost meanwhile: its next owner reads it
             await self.rewind(tp, offset)
+
+    @Service.task
+    async def _watch_batches(self) -> None:
+        while not self.should_stop:
+            await self.sleep(WATCH_S)
+            try:
+                await self.reread_missing()
+            except KafkaError as error:
+                self.log.warning("a partition could not be read again: %r; trying again", error)
+
+    async def reread_missing(self) -> None:
+        """Read partitions again whose last batch never reached its reader: no later one would tell it.
+
+        Called every second. A batch counts as lost where it is missing for some rounds in a row, in which the stream
+        of its topic holds nothing, and Faust has handed on all that was fetched before it asked for more.
+        """
+        asks = self._streams_are_open() and self._thread.is_fetching
+        found = {
+            tp: (batch, self._missing[tp][1] + 1 if tp in self._missing and self._missing[tp][0] is batch else 1)
+            for tp, batch in list(self.fetched.items())
+            if asks and not batch.seen and not batch.void and self._holds_nothing(tp.topic)
+        }
+        self._missing = found
+        for tp, (_, rounds) in found.items():
+            if rounds >= MISSING_ROUNDS:
+                await self.reread(tp)
+
+    def _holds_nothing(self, topic: str) -> bool:
+        return all(channel.queue.empty() for channel in self.app.topics._topic_name_index[topic])  # noqa: SLF001
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what was noted of lost partitions."""
@@ -209,33 +272,6 @@ class _ReadOffsets(defaultdict[TP, int | None]):
         """Set each: dict.update would go round ``__setitem__``."""
         for tp, offset in other.items():
             self[tp] = offset
-
-
-class TableProducer(driver.Producer):
-    """Faust's producer, which writes tables: it neither gives a record up nor sends it out of order.
-
-    A producer that is not idempotent drops what it could not send within its timeout, and Faust only logs that.
-    """
-
-    app: Any
-
-    def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
-
-    async def on_start(self) -> None:
-        """Connect, and have what no broker answers counted."""
-        await super().on_start()
-        self.app.heard.listen(self._ensure_producer().client, "tables")
-
-    async def send(self, *args: Any, **options: Any) -> Any:
-        """Queue a record; one that cannot be sent ends the worker, where Faust would commit what rests on it."""
-        sent: Any = await super().send(*args, **options)
-        sent.add_done_callback(self._sent)
-        return sent
-
-    def _sent(self, sent: asyncio.Future[Any]) -> None:
-        if not sent.cancelled() and (error := sent.exception()) is not None:
-            self.add_future(self.app.crash(error))
 
 
 class BatchTransport(driver.Transport):

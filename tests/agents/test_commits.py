@@ -25,7 +25,7 @@ RAW = TP("raw", 0)
 def consumer(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A consumer with nothing below and nothing around it; ``written`` is what was committed."""
     made: Any = BatchConsumer.__new__(BatchConsumer)
-    made.committed, made._noted, made._epochs, made.delivered = {}, {}, {}, {}
+    made.committed, made._noted, made._epochs, made.fetched = {}, {}, {}, {}
     made._committed_offset = {}
     made.written = []
 

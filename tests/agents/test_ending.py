@@ -6,16 +6,20 @@ import subprocess
 import sys
 import time
 
+from agents.app import create_app
+from agents.ending import BoundedWorker
+from flowstream.settings import load
+
 HANGING = """
 import asyncio, sys, threading
 import faust
 from agents import ending
-ending.ENDING_S = 1.0
+ending.ENDING_S = {ending_s}
 
 class Hangs(faust.Service):
     async def on_start(self):
-        threading.Thread(target=threading.Event().wait, daemon=False).start()  # as a client's thread would
         {start}
+        threading.Thread(target=threading.Event().wait, daemon=False).start()  # as a client's thread would
     async def on_started(self):
         {started}
     async def on_stop(self):
@@ -28,17 +32,17 @@ app = faust.App("hangs", broker="kafka://127.0.0.1:1", web_enabled=False, autodi
 worker = ending.BoundedWorker(app, quiet=True, override_logging=False)
 worker.on_init_dependencies = lambda: [Hangs(beacon=worker.beacon, loop=worker.loop)]
 print("up", flush=True)
-worker.run()
+worker.execute_from_commandline()
 """
 FOREVER = "threading.Event().wait()"
 WITHIN_S = 90
 
 
 def end_of(
-    start: str = "pass", started: str = "pass", stop: str = "pass", *, terminate: bool = False
+    start: str = "pass", started: str = "pass", stop: str = "pass", *, terminate: bool = False, ending_s: float = 1
 ) -> tuple[int, str]:
     """Run a worker with a service that hangs in one of the ways, and return its exit code and what it said."""
-    code = HANGING.format(start=start, started=started, stop=stop)
+    code = HANGING.format(ending_s=ending_s, start=start, started=started, stop=stop)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -74,3 +78,15 @@ def test_a_signal_ends_the_process_though_stopping_blocks_for_ever() -> None:
     code, said = end_of(started='print("started", flush=True)', stop=FOREVER, terminate=True)
     assert code == 1
     assert "SIGTERM" in said
+
+
+def test_a_refusal_to_start_is_one_line() -> None:
+    code, said = end_of(
+        start="from flowstream.errors import BrokerError; raise BrokerError('no broker answers')", ending_s=60
+    )
+    assert code == 2
+    assert said.splitlines() == ["up", "flowstream: no broker answers"]
+
+
+def test_fausts_own_command_runs_the_same_worker() -> None:
+    assert create_app(load()).conf.Worker is BoundedWorker

@@ -201,7 +201,8 @@ def tables_of(rig: Rig, worker: Worker) -> dict[int, object]:
 @scenario(24, "commit never runs ahead", fault="one batch held, later ones done, kill -9", quick=True)
 def commit_ahead(rig: Rig) -> None:
     rig.prepare(raw_partitions=2, kafka={"fetch_bytes_max": 20_000})
-    rig.produce(6_000)
+    for _ in range(20):
+        rig.produce(300, seconds_of_event_time=3)  # one batch at least: a client that waits for a broker makes few
     journal, flows = rig.folder / "held", rig.lab.topic("flows")
     holding = rig.lab.worker(
         command=[sys.executable, "-m", "tests.faults.held_worker", "worker", "--log-level", "info"],
