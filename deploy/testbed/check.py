@@ -49,6 +49,7 @@ def judge(truth: Truth, links: LinkTable, messages: Path, events: Sequence[dict[
     rows = read_rows(messages)
     names: Names = {(row["exporter"], row["if_index"]): (row["node"], row["name"]) for row in links.to_rows()}
     return [
+        verdicts.delivery(truth),
         verdicts.coverage(truth, source_estimates(rows, links, truth.window_ns)),
         verdicts.overcounting(truth, summed_over_agents(rows)),
         *verdicts.elephants(truth, events),

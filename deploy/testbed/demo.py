@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,15 @@ def demo(out: Console, run: Run, folder: Path) -> int:
     try:
         with _followed(out, running):
             out.print(f"[bold]Traffic[/] for {run.duration_s} s: a hundred flows between two servers, mice, a scan\n")
+            lost_before = fabric.frames_lost()
             with traffic.captured(folder / "captures"):
                 traffic.send(run)
+            lost = fabric.frames_lost() - lost_before
             health = pipeline.until_analysed(running)
         results = folder / "results"
         pipeline.save(running, results)
         read = {path.stem: read_pcap(path) for path in (folder / "captures").glob("*.pcap")}
-        truth = measured(read, run.link_bps, WINDOW_S * SECOND_NS)
+        truth = replace(measured(read, run.link_bps, WINDOW_S * SECOND_NS), frames_lost=lost)
         (folder / "truth.json").write_text(truth.to_json())
         out.print(
             f"\n{running.datagrams():,.0f} datagrams, {health.get('records_consumed', 0):,.0f} flow samples, "

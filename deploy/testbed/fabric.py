@@ -93,6 +93,12 @@ def if_indices() -> dict[str, int]:
     return {link["ifname"]: link["ifindex"] for link in json.loads(run("ip", "-j", "link", "show"))}
 
 
+def frames_lost() -> int:
+    """Return how many frames the switches did not take off their ports so far: they were too slow for them."""
+    stats = {link["ifname"]: link["stats64"]["tx"] for link in json.loads(run("ip", "-j", "-s", "link", "show"))}
+    return sum(stats[port.name]["dropped"] for port in plan.ports())
+
+
 def _namespaces() -> set[str]:
     return {entry["name"] for entry in json.loads(run("ip", "-j", "netns", "list") or "[]")}
 

@@ -94,15 +94,9 @@ def _export(folder: Path, version: str, seed: int, collector: int) -> Ranking:
         run(*command, "-c", "none", "-p", f"{scratch}/pid", *(["-A", "milli"] if version == "10" else []))
         until(lambda: _is_quiet(sent), "the export to end")
     end(folder, [name])
-    rows = run("nfdump", "-R", str(captured), "-s", "srcip/bytes", "-n", str(TOP), "-o", "csv", "-q").splitlines()
-    parsed = [(row["val"], int(row["ibyt"])) for row in csv.DictReader(_statistic(rows))]
+    table = run("nfdump", "-R", str(captured), "-s", "srcip/bytes", "-n", str(TOP), "-o", "csv", "-q").splitlines()
+    parsed = [(row["val"], int(row["byt"])) for row in csv.DictReader(table)]
     return sorted(parsed, key=lambda pair: (-pair[1], pair[0]))
-
-
-def _statistic(lines: list[str]) -> list[str]:
-    """Return the table of a statistic in nfdump's CSV, which has a summary behind it."""
-    table = lines[next(at for at, line in enumerate(lines) if line.startswith("ts,")) :]
-    return table[: TOP + 1]
 
 
 def _is_bound(port: int) -> bool:

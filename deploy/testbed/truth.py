@@ -49,7 +49,8 @@ class Truth:
     """What was sent. Bytes are of frames with their check sequence, as sFlow counts them.
 
     ``sources`` is by (start of the window in ns since the epoch, source address); a ``window_ns`` of 0 says that
-    the whole run is one window. ``links`` are the bytes that came in by a port, by (switch, port).
+    the whole run is one window. ``links`` are the bytes that came in by a port, by (switch, port). ``frames_lost`` are
+    those that are in all of these and that a switch did not take: it was too slow for them.
     """
 
     link_bps: int
@@ -57,6 +58,7 @@ class Truth:
     sources: Mapping[tuple[int, str], int]
     flows: Mapping[Flow, SentFlow]
     links: Mapping[tuple[str, str], int]
+    frames_lost: int = 0
 
     def to_json(self) -> str:
         """Return it as a JSON object of lists."""
@@ -64,6 +66,7 @@ class Truth:
             {
                 "link_bps": self.link_bps,
                 "window_ns": self.window_ns,
+                "frames_lost": self.frames_lost,
                 "sources": [[*key, sent] for key, sent in self.sources.items()],
                 "flows": [{**flow._asdict(), **sent._asdict()} for flow, sent in self.flows.items()],
                 "links": [[*key, sent] for key, sent in self.links.items()],
@@ -81,7 +84,7 @@ class Truth:
             flows[Flow(*(row[name] for name in Flow._fields))] = SentFlow(*(sent[name] for name in SentFlow._fields))
         sources = {(start, src): sent for start, src, sent in stored["sources"]}
         links = {(node, port): sent for node, port, sent in stored["links"]}
-        return cls(stored["link_bps"], stored["window_ns"], sources, flows, links)
+        return cls(stored["link_bps"], stored["window_ns"], sources, flows, links, stored["frames_lost"])
 
 
 def measured(captures: Mapping[str, Packets], link_bps: int, window_ns: int) -> Truth:

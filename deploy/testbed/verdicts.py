@@ -10,6 +10,7 @@ from deploy.testbed.estimates import SourceEstimate
 from deploy.testbed.truth import Flow, Truth
 
 COVERAGE_MIN = 0.93
+LOST_MAX = 0.001  # of the frames sent
 MISSED_FROM, FALSE_BELOW = 0.15, 0.05  # shares of the link
 
 
@@ -21,6 +22,14 @@ class Verdict:
     found: str
     wanted: str
     good: bool
+
+
+def delivery(truth: Truth) -> Verdict:
+    """Judge whether the switches took what they were given: where they did not, the truth is none."""
+    sent = sum(flow.packets for flow in truth.flows.values())
+    share = truth.frames_lost / max(1, sent)
+    found = f"{truth.frames_lost:,} of {sent:,} ({share:.3%})"
+    return Verdict("frames lost at switches", found, f"{LOST_MAX:.1%} at most", share <= LOST_MAX)
 
 
 def coverage(truth: Truth, estimates: Mapping[tuple[int, str], SourceEstimate]) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,5 +128,5 @@ def test_the_highest_rates_are_those_of_some_second_and_some_five(tmp_path: Path
 
 
 def test_the_truth_survives_its_file(tmp_path: Path):
-    truth = measured(through(tmp_path, some_packets(), VIA), LINK_BPS, 10 * SECOND_NS)
+    truth = replace(measured(through(tmp_path, some_packets(), VIA), LINK_BPS, 10 * SECOND_NS), frames_lost=3)
     assert Truth.from_json(truth.to_json()) == truth

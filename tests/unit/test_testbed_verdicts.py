@@ -53,6 +53,12 @@ def estimate(low: float, high: float, *, stated: bool = True) -> SourceEstimate:
     return SourceEstimate((low + high) / 2, low, high, 9, stated)
 
 
+def test_switches_that_did_not_take_one_frame_in_a_thousand_are_found_out():
+    sent = sum(flow.packets for flow in TRUTH.flows.values())
+    assert verdicts.delivery(replace(TRUTH, frames_lost=sent // 1000)).good
+    assert not verdicts.delivery(replace(TRUTH, frames_lost=sent // 1000 + 1)).good
+
+
 def test_intervals_are_good_down_to_93_in_a_hundred():
     truth = replace(TRUTH, sources={(n, "10.0.1.10"): 1000 for n in range(100)})
     for held, good in ((93, True), (92, False)):
