@@ -37,7 +37,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 if all is well, 1 where a check failed, 2 where it could not be made."""
     chosen = _arguments(sys.argv[1:] if argv is None else argv)
-    out = Console(highlight=False)
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
     try:
         return _run(chosen, out)
     except (TestbedError, FlowstreamError, Goflow2Error, ValueError) as error:

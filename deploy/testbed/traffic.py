@@ -63,7 +63,8 @@ def send(settings: Run) -> tuple[int, int]:
         deadline = begin + settings.duration_s + 20
         failed = [name for name, process in [*senders, *clients] if _status(process, deadline)]
         if failed:
-            raise TestbedError(f"{', '.join(failed)} failed; see {FOLDER}/<name>.log")
+            said = [(FOLDER / f"{name}.log").read_text().strip().splitlines()[-1:] for name in failed]
+            raise TestbedError(f"{', '.join(failed)} failed: {said}")
         return int(begin * 1e9), time.time_ns()
     finally:
         end(FOLDER, [*servers, *sinks, *(f"mice-{leaf}" for leaf in plan.LEAVES), *(t.name for t in wanted.transfers)])
@@ -80,7 +81,9 @@ def _namespace(address: str) -> str:
 
 def _serve(transfer: Transfer) -> str:
     name = f"{transfer.name}-server"
-    start(FOLDER, name, inside(_namespace(transfer.dst), "iperf3", "-s", "-1", "-p", str(transfer.dst_port)))
+    # Bound, because a datagram is otherwise answered from the first address of the host.
+    command = ["iperf3", "-s", "-1", "-B", transfer.dst, "-p", str(transfer.dst_port)]
+    start(FOLDER, name, inside(_namespace(transfer.dst), *command))
     return name
 
 
