@@ -6,10 +6,11 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12; do \
 	done)
 BIN := .venv/bin
 STAMP := .venv/.installed
-PATHS := $(wildcard flowstream agents tests bench)
+PATHS := $(wildcard flowstream agents tests bench deploy)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup jars test faults fuzz lint audit lock fmt demo bench bench-growth bench-peers clean
+.PHONY: help setup jars test faults fuzz lint audit lock fmt demo bench bench-growth bench-peers testbed-up testbed-down testbed-demo \
+	testbed-check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +77,19 @@ bench-peers: setup .venv-peers/.installed ## compare with Faust, Quix, Bytewax, 
 	@echo "installing the Python peers into .venv-peers"
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+testbed-up: setup ## build a real CLOS fabric with sFlow, collector, Kafka and worker: root, ARGS='--seed 2 --sampling 128'
+	@$(BIN)/python -m deploy.testbed up $(ARGS)
+
+testbed-down: setup ## end and remove the fabric, and only that
+	@$(BIN)/python -m deploy.testbed down
+
+testbed-demo: setup ## show elephants, talkers and a scan live on the fabric, and judge them by what was sent
+	@$(BIN)/python -m deploy.testbed demo $(ARGS)
+
+testbed-check: setup ## judge the recorded minute, and hold the top sources against nfdump's
+	@$(BIN)/python -m deploy.testbed check
+	@$(BIN)/python -m deploy.testbed top-sources $(ARGS)
 
 clean: ## remove the environment, caches, local broker and build products
 	@rm -rf .venv .venv-peers .flowstream .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist bench/out

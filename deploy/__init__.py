@@ -1,0 +1,1 @@
+"""What flowstream is run beside: a broker, a collector, metrics, a test bed."""
