@@ -35,6 +35,9 @@ class Cube(IntEnum):
     ELEPHANT_HOP = 11  # exporter, out_if, flow key (source address, destination address, ports and protocol)
 
 
+#: Cubes whose rows go to every partials partition, not to one: every operator that merges estimates needs them.
+EVERYWHERE = frozenset({Cube.SEQUENCE})
+
 PARTIAL_COLUMNS: Mapping[str, Column] = {
     "origin_id": Column("u4", "flows partition"),
     "origin_offset": Column("i8", "index of the pane"),

@@ -161,6 +161,12 @@ class InputQuality(Section):
     size_s: Seconds = Field(60.0, description="window length")
 
 
+class Counting(Section):
+    """What is said of counting flows once, and of datagrams that never came."""
+
+    size_s: Seconds = Field(60.0, description="window length")
+
+
 class Output(Section):
     """How results are written."""
 

@@ -25,6 +25,7 @@ from pydantic_settings import SettingsError as EnvError
 from flowstream.errors import SettingsError
 from flowstream.setting_tables import (
     Analysis,
+    Counting,
     Distances,
     Elephants,
     Input,
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
     elephants: Elephants = Elephants()
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
+    counting: Counting = Counting()
     output: Output = Output()
     web: Web = Web()
     data_dir: Path = Field(Path(".flowstream"), description="the worker's own folder")
@@ -98,6 +100,7 @@ class Settings(BaseSettings):
             ("distances.step_s", self.distances.step_s),
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
+            ("counting.size_s", self.counting.size_s),
         ):
             panes = length_s / self.time.pane_s
             if abs(panes - round(panes)) > 1e-9 or round(panes) < 1:
@@ -139,7 +142,7 @@ class Settings(BaseSettings):
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
-                "sources": {"size_s", "distances"}, "quality": True, "topics": {"partitions"},
+                "sources": {"size_s", "distances"}, "quality": True, "counting": True, "topics": {"partitions"},
             }
         )  # fmt: skip
         return hashlib.sha256(told.encode()).hexdigest()[:12]

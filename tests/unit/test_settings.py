@@ -69,6 +69,7 @@ OTHER: dict[str, Any] = {
     "sources.windows_kept": 6,
     "sources.kept_bytes_max": 1 << 28,
     "quality.size_s": 120.0,
+    "counting.size_s": 120.0,
     "output.format": "json",
     "output.schema_registry_url": "http://registry.example:8081",
     "web.host": "0.0.0.0",
