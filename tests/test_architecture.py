@@ -30,7 +30,7 @@ LADDER = (
     "decode",
     "narrow",
     "blocks normalise recordings",
-    "ingest panes",
+    "ingest panes wire_load",
     "analysis",
     "counting rank_kernels features elephant_state",
     "distance_kernels cusum pair_encoding",
