@@ -99,8 +99,13 @@ class Period:
 
 
 def percentiles(
-    period: Period, exporter: tuple[int, int], keys: NDArray[np.uint64], first_ns: Integers, largest: Integers, ports: Ports
-) -> Result:  # fmt: skip
+    period: Period,
+    exporter: tuple[int, int],
+    keys: NDArray[np.uint64],
+    first_ns: Integers,
+    largest: Integers,
+    ports: Ports,
+) -> Result:
     """Return the record of an exporter's ports, which had their first traffic at ``first_ns``.
 
     ``largest`` holds in each row the largest of a port's values, bytes, and zeros where there were fewer. The

@@ -123,9 +123,9 @@ class LinkState:
                 moved(slot.counts, 3).astype(np.int64, copy=False), moved(slot.spread, 2).astype(np.float64, copy=False)
             )
         self.ports = ports
-        self._place_exporters()
+        self.place_exporters()
 
-    def _place_exporters(self) -> None:
+    def place_exporters(self) -> None:
         """Make the exporters those of the ports, and note whose each port is."""
         before = self.exporters
         known = len(before)
@@ -148,11 +148,11 @@ class LinkState:
 
     def to_bytes(self, shape: tuple[int, int]) -> bytes:
         """Return the state in bytes, equal ones for equal states; ``shape`` is what a reader must agree on."""
-        slots = []
+        slots: list[tuple[int, bytes, bytes, bytes]] = []
         for number, slot in sorted(self.slots.items()):
             place = np.flatnonzero(slot.counts[:, 2])
-            rows = (place.astype("<u4"), slot.counts[place].astype("<i8"), slot.spread[place].astype("<f8"))
-            slots.append((number, *(column.tobytes() for column in rows)))
+            counts, spread = slot.counts[place].astype("<i8"), slot.spread[place].astype("<f8")
+            slots.append((number, place.astype("<u4").tobytes(), counts.tobytes(), spread.tobytes()))
         largest = [_sparse(table) for table in (self.hours, self.days)]
         told = _Snapshot(
             NAME, VERSION, shape, (self.hours.shape[1], self.days.shape[1]),
@@ -184,7 +184,7 @@ class LinkState:
         exporters = np.frombuffer(told.exporters, EXPORTER).copy()
         state.exporters = exporters
         count = len(state.ports)
-        state._place_exporters()
+        state.place_exporters()
         if not np.array_equal(state.exporters, exporters):
             raise ValueError("exporters that are not those of the ports")
         tables = []

@@ -258,7 +258,8 @@ def test_capacities_and_names_follow_the_table_of_links():
     [
         ({"interval_ns": 7 * SECOND}, "interval_ns"), ({"interval_ns": 0}, "interval_ns"),
         ({"reach_ns": 0}, "reach_ns"), ({"threshold": 0.0}, "threshold"), ({"hysteresis": 0.8}, "hysteresis"),
-        ({"for_intervals": 0}, "for_intervals"), ({"samples_min": -1.0}, "samples_min"), ({"ports_max": 0}, "ports_max"),
+        ({"for_intervals": 0}, "for_intervals"), ({"samples_min": -1.0}, "samples_min"),
+        ({"ports_max": 0}, "ports_max"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_by_name(wrong, named):
