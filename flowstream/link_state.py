@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
+from flowstream.cube_sums import Sums
 from flowstream.errors import StateError
 from flowstream.hashing import number_groups
 
@@ -22,7 +23,6 @@ NEVER = 1 << 62  # later than any interval
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 PORT = np.dtype(
     [
@@ -49,19 +49,6 @@ EXPORTER = np.dtype(
 
 
 @dataclass(slots=True)
-class Slot:
-    """Sums of one interval, a row for each port: bytes, packets, records; variance and largest weight."""
-
-    counts: Integers
-    spread: Floats
-
-    @classmethod
-    def empty(cls, ports: int) -> Slot:
-        """Return one without traffic."""
-        return cls(np.zeros((ports, 3), np.int64), np.zeros((ports, 2)))
-
-
-@dataclass(slots=True)
 class LinkState:
     """All of it; ``hours`` and ``days`` hold the largest values of each port's period, 0 where there were fewer."""
 
@@ -69,7 +56,7 @@ class LinkState:
     days: Integers
     ports: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, PORT))
     exporters: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, EXPORTER))
-    slots: dict[int, Slot] = field(default_factory=dict)  # by number of the interval
+    slots: dict[int, Sums] = field(default_factory=dict)  # by number of the interval, a row for each port
     exporter_of: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
@@ -110,18 +97,17 @@ class LinkState:
         stays = place >= 0
         to = place[stays]
 
-        def moved(rows: NDArray[np.generic], width: int) -> NDArray[np.generic]:
-            fresh = np.zeros((len(ports), width), rows.dtype)
-            fresh[to] = rows[stays]
+        def moved(largest: Integers) -> Integers:
+            fresh = np.zeros((len(ports), largest.shape[1]), np.int64)
+            fresh[to] = largest[stays]
             return fresh
 
         ports[to] = self.ports[stays]
-        self.hours = moved(self.hours, self.hours.shape[1]).astype(np.int64, copy=False)
-        self.days = moved(self.days, self.days.shape[1]).astype(np.int64, copy=False)
+        self.hours, self.days = moved(self.hours), moved(self.days)
         for number, slot in self.slots.items():
-            self.slots[number] = Slot(
-                moved(slot.counts, 3).astype(np.int64, copy=False), moved(slot.spread, 2).astype(np.float64, copy=False)
-            )
+            sums = Sums.zeros(len(ports))
+            sums.counts[to], sums.spread[to] = slot.counts[stays], slot.spread[stays]
+            self.slots[number] = sums
         self.ports = ports
         self.place_exporters()
 
@@ -140,10 +126,10 @@ class LinkState:
         self.exporters = exporters[used]
         self.exporter_of = (np.cumsum(used) - 1)[number[known:]]
 
-    def slot(self, number: int) -> Slot:
+    def slot(self, number: int) -> Sums:
         """Return an interval's sums, new ones where there are none."""
         if number not in self.slots:
-            self.slots[number] = Slot.empty(len(self.ports))
+            self.slots[number] = Sums.zeros(len(self.ports))
         return self.slots[number]
 
     def to_bytes(self, shape: tuple[int, int]) -> bytes:
@@ -217,19 +203,6 @@ class _Snapshot(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 def _sparse(table: Integers) -> tuple[bytes, bytes]:
     place = np.flatnonzero(table)
     return place.astype("<u4").tobytes(), table.reshape(-1)[place].astype("<i8").tobytes()
-
-
-@bare_njit
-def add_rows(place, counts, spread, slot_counts, slot_spread):  # type: ignore[no-untyped-def]
-    """Add rows to an interval's sums in their order; what exceeds 63 bits stops at the limit."""
-    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-    for row in range(len(place)):
-        own = place[row]
-        for column in range(3):
-            value = max(counts[row, column], 0)
-            slot_counts[own, column] = min(slot_counts[own, column], limit - value) + value
-        slot_spread[own, 0] += spread[row, 0]
-        slot_spread[own, 1] = max(slot_spread[own, 1], spread[row, 1])
 
 
 @bare_njit

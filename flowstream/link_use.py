@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream.cube_sums import Sums
 from flowstream.errors import SettingsError
 from flowstream.estimate import estimates
 from flowstream.link_ports import Ports
 from flowstream.link_results import Period, Told, events, percentiles, uses
-from flowstream.link_state import NAME, NEVER, LinkState, Slot, add_rows, keep_largest
+from flowstream.link_state import NAME, NEVER, LinkState, keep_largest
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result
 from flowstream.partials import Cube, PartialBatch
@@ -134,16 +135,15 @@ class LinkUse:
         known = place >= 0
         self.refused += int(np.count_nonzero(~known))
         place = place[known]
-        counts = np.stack([rows.bytes, rows.packets, rows.records], axis=1)[known]
-        spread = np.stack([rows.variance, rows.weight_max], axis=1)[known]
+        sums = Sums.of_partials(rows).take(known)
         start_ns = rows.key_3[known].astype(np.int64)
         state, exporter = self._state, self._state.exporter_of[place]
         exporters, number = state.exporters, start_ns // self.config.interval_ns
         exporters["records"][exporter[rows.key_4[known] == RECORDS]] = 1
         late = (start_ns == 0) | (number < exporters["told"][exporter])
-        behind = Slot.empty(len(exporters))
+        behind = Sums.zeros(len(exporters))
         behind.counts[:, 0] = exporters["late_bytes"]
-        add_rows(exporter[late], counts[late], spread[late], behind.counts, behind.spread)
+        behind.add(exporter[late], sums.take(late))
         exporters["late_bytes"] = behind.counts[:, 0]
 
         bundle = self._bundle[place]
@@ -154,9 +154,8 @@ class LinkUse:
         np.minimum.at(first, place, number[row])
         state.ports["first"] = first
         for interval in np.unique(number[row]).tolist():
-            slot, inside = state.slot(interval), number[row] == interval
-            own = row[inside]
-            add_rows(place[inside], counts[own], spread[own], slot.counts, slot.spread)
+            inside = number[row] == interval
+            state.slot(interval).add(place[inside], sums.take(row[inside]))
 
     def _owed(self) -> NDArray[np.bool_]:
         """Mark the ports that will be told of in the next interval, with traffic or without."""

@@ -17,13 +17,14 @@ not known, are in no interval: they stand under the interval that starts at 0, s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.batch import Array, FlowBatch, FlowType, Quality
+from flowstream.cube_sums import Sums
 from flowstream.hashing import number_groups
 from flowstream.normalise import PSEUDO_IF_MIN
 from flowstream.operators import Pane
@@ -36,7 +37,6 @@ _LIFE_MAX_NS: Final = 1 << 47  # a flow record says at most a day (normalise); t
 _PARTS: Final = 1 << 18  # parts summed up at once
 
 Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,14 @@ class WireLoadConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; set a length above 0")
 
 
-@dataclass(frozen=True, slots=True)
-class _Sums:
-    """What rows or parts add up to, by key: interface (exporter's number << 33 | ifIndex << 1 | is out), interval."""
+class _Parts(NamedTuple):
+    """What rows or parts add, with their keys (n, 2): exporter's number << 33 | ifIndex << 1 | is out, and interval.
 
-    words: NDArray[np.uint64]  # (n, 2); the second is (interval + 1) << 1 | kind, 0 << 1 | kind where in no interval
-    counts: Integers  # (n, 3): bytes, packets, records
-    spread: Floats  # (n, 2): variance, largest weight
+    The latter is (number of the interval + 1) << 1 | kind, without a number where it is in none.
+    """
+
+    words: NDArray[np.uint64]
+    sums: Sums
 
 
 def interface_partials(pane: Pane, config: WireLoadConfig) -> dict[str, Array]:
@@ -73,8 +74,8 @@ def interface_partials(pane: Pane, config: WireLoadConfig) -> dict[str, Array]:
     first = (pane.start_ns - config.reach_ns) // config.interval_ns
     last = (pane.end_ns - 1 + config.reach_ns) // config.interval_ns
     parts = [_summed(part) for part in _parts(rows, interface, config.interval_ns, (first, last))]
-    sums = parts[0] if len(parts) == 1 else _summed(_joined(parts))
-    interface, slot = sums.words[:, 0], sums.words[:, 1]
+    words, sums = parts[0] if len(parts) == 1 else _summed(_joined(parts))
+    interface, slot = words[:, 0], words[:, 1]
     exporter = exporters[(interface >> np.uint64(33)).astype(np.int64)]
     interval = (slot >> np.uint64(1)).astype(np.int64)
     return {
@@ -83,8 +84,7 @@ def interface_partials(pane: Pane, config: WireLoadConfig) -> dict[str, Array]:
         "key_2": interface & np.uint64((1 << 33) - 1),
         "key_3": np.where(interval > 0, (interval - 1) * config.interval_ns, 0).astype(np.uint64),
         "key_4": slot & np.uint64(1),
-        **dict(zip(("bytes", "packets", "records"), np.ascontiguousarray(sums.counts.T), strict=True)),
-        **dict(zip(("variance", "weight_max"), np.ascontiguousarray(sums.spread.T), strict=True)),
+        **sums.columns(),
     }
 
 
@@ -98,7 +98,7 @@ def _is_link(if_index: Array) -> NDArray[np.bool_]:
     return np.asarray((if_index > 0) & (if_index < PSEUDO_IF_MIN))
 
 
-def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int, int]) -> list[_Sums]:
+def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int, int]) -> list[_Parts]:
     """Spread rows over intervals and interfaces; the parts are cut into runs of rows, to bound what they take."""
     is_record = (rows.flow_type != FlowType.SFLOW_5) & (rows.flow_type != FlowType.UNKNOWN)
     rate = np.maximum(rows.sampling_rate, 1).astype(np.int64)
@@ -114,7 +114,7 @@ def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int
     room = max(_PARTS, reach[1] - reach[0] + 2)
     place, slot = np.empty(room, np.int64), np.empty(room, np.int64)
     counts, fraction = np.empty((room, 3), np.int64), np.empty(room)
-    found: list[_Sums] = []
+    found: list[_Parts] = []
     row = 0
     while row < len(rows) or not found:
         made = _spread(row, start_ns, end_ns, wire, packets, interval_ns, *reach, place, slot, counts, fraction)
@@ -127,7 +127,7 @@ def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int
             port = column.astype(np.uint64)[own]
             on = _is_link(port)
             word = interface[own] | port << np.uint64(1) | np.uint64(is_out)
-            sides.append(_Sums(np.stack([word[on], kind[on]], axis=1), counts[:made][on], spread[on]))
+            sides.append(_Parts(np.stack([word[on], kind[on]], axis=1), Sums(counts[:made][on], spread[on])))
         found.append(_joined(sides))
     return found
 
@@ -141,29 +141,14 @@ def _lives(rows: FlowBatch, is_record: NDArray[np.bool_]) -> tuple[Integers, Int
     return np.where(known, start_ns, -1), np.where(known, end_ns, -1)
 
 
-def _joined(parts: list[_Sums]) -> _Sums:
-    return _Sums(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Sums.__slots__))
+def _joined(parts: list[_Parts]) -> _Parts:
+    return _Parts(np.concatenate([part.words for part in parts]), Sums.concat([part.sums for part in parts]))
 
 
-def _summed(parts: _Sums) -> _Sums:
+def _summed(parts: _Parts) -> _Parts:
     """Add up what has the same key, in the order in which it comes; the keys ascend."""
     group, words = number_groups(parts.words)
-    counts, spread = np.zeros((len(words), 3), np.int64), np.zeros((len(words), 2))
-    _add(group, parts.counts, parts.spread, counts, spread)
-    return _Sums(words, counts, spread)
-
-
-@bare_njit
-def _add(group, counts, spread, count_sums, spread_sums):  # type: ignore[no-untyped-def]
-    """Add parts to the sums of their groups; what exceeds 63 bits stops at the limit."""
-    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-    for part in range(len(group)):
-        own = group[part]
-        for column in range(3):
-            value = counts[part, column]
-            count_sums[own, column] = min(count_sums[own, column], limit - value) + value
-        spread_sums[own, 0] += spread[part, 0]
-        spread_sums[own, 1] = max(spread_sums[own, 1], spread[part, 1])
+    return _Parts(words, parts.sums.by(group, len(words)))
 
 
 @inline_njit

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The ladder of the library. A module imports only from rungs above its own; a new module needs its place here.
 LADDER = (
     "errors bare_kernel",
-    "ordering log_kernel",
+    "ordering log_kernel saturation",
     "columns byte_column",
     "batch partials",
     "schemas csv_rows",
@@ -30,10 +30,10 @@ LADDER = (
     "decode",
     "narrow",
     "blocks normalise recordings",
-    "ingest panes wire_load",
+    "ingest panes",
     "analysis",
-    "counting export_loss rank_kernels features elephant_state",
-    "sequence_gaps distance_kernels cusum pair_encoding link_ports link_state",
+    "counting export_loss cube_sums rank_kernels features elephant_state",
+    "sequence_gaps cubes distance_kernels cusum pair_encoding link_ports link_state wire_load",
     "summaries elephant_events link_results",
     "distance_encoding pairs",
     "distances elephants quality link_use",
