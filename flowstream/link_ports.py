@@ -7,6 +7,7 @@ row says: the row of a bundle gives it a name.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,49 +21,52 @@ Interface = tuple[int, int, int]  # the two words of the exporter's address, ifI
 @dataclass(frozen=True, slots=True)
 class _Known:
     name: str
-    node: str
     speed_bps: int
     lag: int
 
 
-class Ports:
-    """A table of links, to be asked about ports; ``links`` is the table."""
+_UNKNOWN = _Known("", 0, 0)
 
-    __slots__ = ("_known", "links")
+
+class Ports:
+    """A table of links, to be asked about ports; ``links`` is the table. Keys are those of ``PORT``, (n, 3) words."""
+
+    __slots__ = ("_known", "_nodes", "links")
 
     def __init__(self, links: LinkTable) -> None:
         self.links = links
         self._known: dict[Interface, _Known] = {}
+        self._nodes: dict[tuple[int, int], str] = {}
         bundles: dict[Interface, int] = {}
         for row in links.to_rows():
             words, lag = address_words(row["exporter"]), int(row["lag"] or 0)
-            self._known[(*words, row["if_index"])] = _Known(row["name"], row["node"], row["speed_bps"], lag)
+            self._known[(*words, row["if_index"])] = _Known(row["name"], row["speed_bps"], lag)
+            self._nodes[words] = self._nodes.get(words) or row["node"]
             if lag:
                 bundles[(*words, lag)] = bundles.get((*words, lag), 0) + row["speed_bps"]
         for bundle, speed_bps in bundles.items():
-            own = self._known.get(bundle, _Known("", "", 0, 0))
-            self._known[bundle] = _Known(own.name, own.node, speed_bps, own.lag)
+            own = self._known.get(bundle, _UNKNOWN)
+            self._known[bundle] = _Known(own.name, min(speed_bps, 2**63 - 1), own.lag)
 
     def bundles(self, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Return the third word of each port's bundle, 0 where it is in none; ``keys`` are those of ``PORT``."""
-        lags = (self._at(key).lag << 1 | key[2] & 1 if self._at(key).lag else 0 for key in keys.tolist())
-        return np.fromiter(lags, np.uint64, len(keys))
+        """Return the third word of each port's bundle, 0 where it is in none."""
+        lags = [self._at(key).lag << 1 | key[2] & 1 if self._at(key).lag else 0 for key in keys.tolist()]
+        return np.array(lags, np.uint64)
 
     def link_bps(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the capacity of each port's interface in bits per second, 0 where it is not known."""
-        return np.fromiter((min(self._at(key).speed_bps, 2**63 - 1) for key in keys.tolist()), np.int64, len(keys))
+        return np.array([self._at(key).speed_bps for key in keys.tolist()], np.int64)
 
-    def names(self, keys: NDArray[np.uint64]) -> list[str]:
-        """Return the name of each port's interface, "" where it has none."""
-        return [self._at(key).name for key in keys.tolist()]
+    def labels(self, keys: NDArray[np.uint64]) -> list[dict[str, Any]]:
+        """Return the fields of a result that say which port it is; the name is "" where the table has none."""
+        return [
+            {"if_index": key[2] >> 1, "direction": "out" if key[2] & 1 else "in", "name": self._at(key).name}
+            for key in keys.tolist()
+        ]
 
-    def node(self, exporter: tuple[int, int], keys: NDArray[np.uint64]) -> str:
-        """Return the node that an exporter's ports are said to be on, "" where the table does not say."""
-        nodes = (self._at([*exporter, key]).node for key in keys[:, 2].tolist())
-        return next(filter(None, nodes), "")
+    def node(self, high: int, low: int) -> str:
+        """Return the node that an exporter is said to be, "" where the table does not say."""
+        return self._nodes.get((high, low), "")
 
     def _at(self, key: list[int]) -> _Known:
         return self._known.get((key[0], key[1], key[2] >> 1), _UNKNOWN)
-
-
-_UNKNOWN = _Known("", "", 0, 0)

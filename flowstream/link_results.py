@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,8 @@ class Told:
     """Ports of an interval, in key order, with what is known of their load: a row for each in every array."""
 
     keys: NDArray[np.uint64]
-    estimates: Estimates  # bits per second
+    labels: list[dict[str, Any]]  # which port it is
+    load: Estimates  # bits per second
     link_bps: Integers  # 0 where unknown
     start_ns: int
     end_ns: int
@@ -31,38 +34,42 @@ class Told:
     def share(self) -> NDArray[np.float64]:
         """Load over capacity; NaN where there are not enough samples, or no capacity to compare with."""
         known = self.link_bps > 0
-        return np.asarray(np.where(known, np.rint(self.estimates.estimate) / np.where(known, self.link_bps, 1), np.nan))
+        return np.asarray(np.where(known, np.rint(self.load.estimate) / np.where(known, self.link_bps, 1), np.nan))
 
-    def figures(self, at: int) -> dict[str, Any]:
-        """Return the fields of one port that speak of its load."""
-        load = self.estimates.fields(at)
-        link_bps, share = int(self.link_bps[at]), float(self.share[at])
-        return {
-            "rate_bps": load["estimate"],
-            "low_bps": load["low"],
-            "high_bps": load["high"],
-            "samples": load["samples"],
-            "link_bps": link_bps or None,
-            "share": None if np.isnan(share) else share,
-        }
+    def figures(self, at: Integers) -> Iterator[dict[str, Any]]:
+        """Yield, for each of some ports, the fields that speak of its load: bounds are rounded outwards."""
+        load, link_bps, share = self.load, self.link_bps[at].tolist(), self.share[at].tolist()
+        rate_bps = np.rint(load.estimate[at]).tolist()
+        low_bps, high_bps = np.floor(load.low[at]).tolist(), np.ceil(load.high[at]).tolist()
+        columns = (rate_bps, low_bps, high_bps, load.samples[at].tolist(), link_bps, share)
+        for rate, low, high, samples, capacity, part in zip(*columns, strict=True):
+            yield {
+                "rate_bps": None if isnan(rate) else int(rate),
+                "low_bps": int(low),
+                "high_bps": int(high),
+                "samples": samples,
+                "link_bps": capacity or None,
+                "share": None if isnan(part) else part,
+            }
 
 
 def uses(told: Told, exporters: NDArray[np.void], exporter_of: Integers, ports: Ports) -> list[Result]:
     """Return a record for each exporter; ``exporter_of`` gives the place of each port's."""
     results = []
     bounds = np.searchsorted(exporter_of, np.arange(len(exporters) + 1)).tolist()
-    names = ports.names(told.keys)
+    figures = told.figures(np.arange(len(told.keys)))
+    every = [{**label, **load} for label, load in zip(told.labels, figures, strict=True)]
     for place in np.flatnonzero(np.diff(bounds)).tolist():
-        inside = range(bounds[place], bounds[place + 1])
-        words = exporters["key"][place].tolist()
-        exporter = address_text(*words)
+        inside = slice(bounds[place], bounds[place + 1])
+        high, low = exporters["key"][place].tolist()
+        exporter = address_text(high, low)
         value = {
             "exporter": exporter,
-            "node": ports.node((words[0], words[1]), told.keys[inside.start : inside.stop]),
+            "node": ports.node(high, low),
             "window_start_ns": told.start_ns,
             "window_end_ns": told.end_ns,
             "late_bytes": int(exporters["late_bytes"][place]),
-            "interfaces": [{**_port(told.keys[n], names[n]), **told.figures(n)} for n in inside],
+            "interfaces": every[inside],
         }
         results.append(Result(USE, f"{told.start_ns}|{exporter}", told.end_ns, value))
     return results
@@ -71,15 +78,16 @@ def uses(told: Told, exporters: NDArray[np.void], exporter_of: Integers, ports: 
 def events(told: Told, at: Integers, onset_ns: Integers, names: list[str], ports: Ports) -> list[Result]:
     """Return the events of the ports ``at``, which ``names`` calls ``onset`` or ``offset``."""
     results = []
-    for place, began_ns, event in zip(at.tolist(), onset_ns.tolist(), names, strict=True):
-        key = told.keys[place]
-        exporter, port = address_text(int(key[0]), int(key[1])), _port(key, ports.names(told.keys[place, None])[0])
+    rows = zip(at.tolist(), onset_ns.tolist(), names, told.figures(at), strict=True)
+    for place, began_ns, event, figures in rows:
+        high, low = told.keys[place, :2].tolist()
+        exporter, port = address_text(high, low), told.labels[place]
         value = {
             "event": event,
             "exporter": exporter,
-            "node": ports.node((int(key[0]), int(key[1])), told.keys[place, None]),
+            "node": ports.node(high, low),
             **port,
-            **told.figures(place),
+            **figures,
             "onset_ns": began_ns,
             "time_ns": told.end_ns,
         }
@@ -100,13 +108,12 @@ class Period:
 
 def percentiles(
     period: Period,
-    exporter: tuple[int, int],
     keys: NDArray[np.uint64],
     first_ns: Integers,
     largest: Integers,
     ports: Ports,
 ) -> Result:
-    """Return the record of an exporter's ports, which had their first traffic at ``first_ns``.
+    """Return the record of one exporter's ports, which had their first traffic at ``first_ns``.
 
     ``largest`` holds in each row the largest of a port's values, bytes, and zeros where there were fewer. The
     percentile is the nearest rank: of n values the ceil(0.95 n)-th smallest.
@@ -115,22 +122,23 @@ def percentiles(
     count = period.end_ns // period.value_ns - begun
     descending = -np.sort(-largest, axis=1)
     rank = descending[np.arange(len(keys)), np.minimum(count // 20, largest.shape[1] - 1)]
-    link_bps, names = ports.link_bps(keys).tolist(), ports.names(keys)
+    columns = (rank.tolist(), descending[:, 0].tolist(), count.tolist(), ports.link_bps(keys).tolist())
     interfaces = []
-    for n, (p95, most) in enumerate(zip(rank.tolist(), descending[:, 0].tolist(), strict=True)):
+    for port, p95, most, values, link_bps in zip(ports.labels(keys), *columns, strict=True):
         p95_bps = rate_bps(p95, period.value_ns)
         interfaces.append({
-            **_port(keys[n], names[n]),
+            **port,
             "p95_bps": p95_bps,
             "max_bps": rate_bps(most, period.value_ns),
-            "values": int(count[n]),
-            "link_bps": link_bps[n] or None,
-            "share": p95_bps / link_bps[n] if link_bps[n] else None,
+            "values": values,
+            "link_bps": link_bps or None,
+            "share": p95_bps / link_bps if link_bps else None,
         })  # fmt: skip
-    text = address_text(*exporter)
+    high, low = keys[0, :2].tolist()
+    text = address_text(high, low)
     value = {
         "exporter": text,
-        "node": ports.node(exporter, keys),
+        "node": ports.node(high, low),
         "period": period.name,
         "window_start_ns": period.start_ns,
         "window_end_ns": period.end_ns,
@@ -143,8 +151,3 @@ def percentiles(
 def rate_bps(counted_bytes: int, length_ns: int) -> int:
     """Return bytes over a length of time as bits per second, to the nearest."""
     return (counted_bytes * 8 * 10**9 + length_ns // 2) // length_ns
-
-
-def _port(key: NDArray[np.uint64], name: str) -> dict[str, Any]:
-    port = int(key[2])
-    return {"if_index": port >> 1, "direction": "out" if port & 1 else "in", "name": name}

@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream import narrow
 from flowstream.bare_kernel import bare_njit
-from flowstream.cube_sums import Sums
+from flowstream.cube_sums import COUNTS, SPREAD, Sums
 from flowstream.errors import StateError
 from flowstream.hashing import number_groups
 
@@ -134,17 +135,17 @@ class LinkState:
 
     def to_bytes(self, shape: tuple[int, int]) -> bytes:
         """Return the state in bytes, equal ones for equal states; ``shape`` is what a reader must agree on."""
-        slots: list[tuple[int, bytes, bytes, bytes]] = []
+        slots = []
         for number, slot in sorted(self.slots.items()):
             place = np.flatnonzero(slot.counts[:, 2])
-            counts, spread = slot.counts[place].astype("<i8"), slot.spread[place].astype("<f8")
-            slots.append((number, place.astype("<u4").tobytes(), counts.tobytes(), spread.tobytes()))
-        largest = [_sparse(table) for table in (self.hours, self.days)]
-        told = _Snapshot(
-            NAME, VERSION, shape, (self.hours.shape[1], self.days.shape[1]),
-            self.ports.tobytes(), self.exporters.tobytes(), slots, largest,
-        )  # fmt: skip
-        return msgspec.msgpack.encode(told)
+            columns = (place, *slot.counts[place].T, *slot.spread[place].view(np.int64).T)
+            slots.append((number, len(place), [narrow.pack(np.ascontiguousarray(column)) for column in columns]))
+        tables = [narrow.pack(table.reshape(-1)) for table in (self.hours, self.days)]
+        kept = (self.hours.shape[1], self.days.shape[1])
+        exporters = self.exporters.tobytes()
+        return msgspec.msgpack.encode(
+            _Snapshot(NAME, VERSION, shape, kept, self.ports.tobytes(), exporters, slots, tables)
+        )
 
     @classmethod
     def from_bytes(cls, raw: bytes, shape: tuple[int, int], kept: tuple[int, int]) -> LinkState:
@@ -160,7 +161,7 @@ class LinkState:
             )
         try:
             return cls._restored(told)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, StateError) as error:
             raise StateError(f"{NAME}: the snapshot's arrays do not fit: {error}") from error
 
     @classmethod
@@ -174,21 +175,21 @@ class LinkState:
         if not np.array_equal(state.exporters, exporters):
             raise ValueError("exporters that are not those of the ports")
         tables = []
-        for width, (place, values) in zip(told.kept, told.largest, strict=True):
-            table = np.zeros((count, width), np.int64)
-            table.reshape(-1)[np.frombuffer(place, "<u4")] = np.frombuffer(values, "<i8")
-            tables.append(table)
+        for width, raw in zip(told.kept, told.tables, strict=True):
+            tables.append(_unpacked(raw, count * width).reshape(count, width))
         state.hours, state.days = tables
-        for number, place, counts, spread in told.slots:
+        for number, rows, packed in told.slots:
+            place, *sums = (_unpacked(raw, rows) for raw in packed)
+            if len(sums) != len(COUNTS) + len(SPREAD) or not np.array_equal(place, np.unique(place)):
+                raise ValueError("an interval that is cut")
             slot = state.slot(number)
-            at = np.frombuffer(place, "<u4")
-            slot.counts[at] = np.frombuffer(counts, "<i8").reshape(-1, 3)
-            slot.spread[at] = np.frombuffer(spread, "<f8").reshape(-1, 2)
+            slot.counts[place] = np.stack(sums[: len(COUNTS)], axis=1)
+            slot.spread[place] = np.stack(sums[len(COUNTS) :], axis=1).view(np.float64)
         return state
 
 
 class _Snapshot(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """State in bytes: little-endian arrays, of intervals and largest values only what is not zero."""
+    """State in bytes: records as they are, columns packed; of intervals only ports with traffic."""
 
     operator: str
     version: int
@@ -196,13 +197,13 @@ class _Snapshot(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     kept: tuple[int, int]
     ports: bytes
     exporters: bytes
-    slots: list[tuple[int, bytes, bytes, bytes]]
-    largest: list[tuple[bytes, bytes]]
+    slots: list[tuple[int, int, list[bytes]]]  # number, ports, their places and sums
+    tables: list[bytes]
 
 
-def _sparse(table: Integers) -> tuple[bytes, bytes]:
-    place = np.flatnonzero(table)
-    return place.astype("<u4").tobytes(), table.reshape(-1)[place].astype("<i8").tobytes()
+def _unpacked(raw: bytes, rows: int) -> Integers:
+    narrow.check(raw, rows, "i8")
+    return narrow.unpack(raw, rows, "i8")
 
 
 @bare_njit

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream import narrow
 from flowstream.cube_sums import Sums
 from flowstream.errors import SettingsError
 from flowstream.estimate import estimates
@@ -42,6 +44,7 @@ class LinkUseConfig:
     ports_max: int = 20_000
 
     def __post_init__(self) -> None:
+        ports_max = narrow.ROWS_MAX // self.hour_values
         for name, holds, fix in (
             ("interval_ns", self.interval_ns > 0 and SPAN_NS % self.interval_ns == 0, "a divisor of five minutes"),
             ("reach_ns", self.reach_ns > 0, "a length above 0"),
@@ -49,10 +52,15 @@ class LinkUseConfig:
             ("hysteresis", 0.0 <= self.hysteresis < self.threshold, "a share from 0 to below the threshold"),
             ("for_intervals", self.for_intervals >= 1, "1 or more"),
             ("samples_min", self.samples_min >= 0.0, "0 or more"),
-            ("ports_max", self.ports_max >= 1, "1 or more"),
+            ("ports_max", 1 <= self.ports_max * self.hour_values <= narrow.ROWS_MAX, f"1 to {ports_max:,}"),
         ):
             if not holds:
                 raise SettingsError(f"link_use.{name} is {getattr(self, name)}; set {fix}")
+
+    @property
+    def hour_values(self) -> int:
+        """How many of the largest values of an hour tell its 95th percentile."""
+        return HOUR_NS // max(1, self.interval_ns) // 20 + 1
 
 
 class LinkUse:
@@ -71,11 +79,12 @@ class LinkUse:
         self.config = config
         self.links = links
         self.refused = 0
-        self._kept = (HOUR_NS // config.interval_ns // 20 + 1, DAY_NS // SPAN_NS // 20 + 1)
+        self._kept = (config.hour_values, DAY_NS // SPAN_NS // 20 + 1)
         self._state = LinkState.none(*self._kept)
         self._table = Ports(links)
         self._bundle = np.zeros(0, np.int64)  # place of each port's bundle, -1: in none
         self._link_bps = np.zeros(0, np.int64)
+        self._labels: list[dict[str, Any]] = []
 
     @property
     def quiet(self) -> bool:
@@ -122,13 +131,13 @@ class LinkUse:
         return place
 
     def _index(self) -> None:
-        """Note each port's bundle and capacity."""
+        """Note what the table of links says of each port."""
         keys = self._state.ports["key"]
         words = self._table.bundles(keys)
         bundled = np.concatenate([keys[:, :2], words[:, None]], axis=1)[words > 0]
         self._bundle = np.full(len(keys), -1)
         self._bundle[words > 0] = self._state.admit(bundled, 0)
-        self._link_bps = self._table.link_bps(keys)
+        self._link_bps, self._labels = self._table.link_bps(keys), self._table.labels(keys)
 
     def _take(self, rows: PartialBatch) -> None:
         place = self._admit(np.stack([rows.key_0, rows.key_1, rows.key_2], axis=1))
@@ -193,7 +202,8 @@ class LinkUse:
             self.config.samples_min,
         )  # fmt: skip
         start_ns = number * length_ns
-        told = Told(ports["key"], load, self._link_bps[at], start_ns, start_ns + length_ns)
+        labels = [self._labels[place] for place in at.tolist()]
+        told = Told(ports["key"], labels, load, self._link_bps[at], start_ns, start_ns + length_ns)
         results += uses(told, state.exporters, state.exporter_of[at], self._table)
         results += self._crossings(told, ports)
         ports["busy"] = busy
@@ -214,7 +224,7 @@ class LinkUse:
         that the upper bound is under the level, as it is where there are too few samples for an estimate.
         """
         over, level = ports["onset"] > 0, self.config.threshold - self.config.hysteresis
-        ending = (told.share < level) | (told.estimates.high < level * told.link_bps) | (told.link_bps == 0)
+        ending = (told.share < level) | (told.load.high < level * told.link_bps) | (told.link_bps == 0)
         ports["run"] = np.where(np.where(over, ending, told.share >= self.config.threshold), ports["run"] + 1, 0)
         crossed = np.flatnonzero(ports["run"] >= self.config.for_intervals)
         ports["run"][crossed] = 0
@@ -255,9 +265,8 @@ class LinkUse:
         own = own[state.ports["first"][own] * self.config.interval_ns < period.end_ns]
         if not len(own):
             return []
-        high, low = state.exporters["key"][place].tolist()
         first_ns = state.ports["first"][own] * self.config.interval_ns
-        return [percentiles(period, (high, low), state.ports["key"][own], first_ns, largest[own], self._table)]
+        return [percentiles(period, state.ports["key"][own], first_ns, largest[own], self._table)]
 
     def _forget(self, gone: NDArray[np.bool_]) -> None:
         """Drop ports that had no traffic in a whole day, unless they have some now."""
