@@ -1,8 +1,8 @@
 """Link use: bits per second on the wire by interface and direction, percentiles, and links that are over a threshold.
 
 It merges the partials of cube ``INTERFACE`` (``flowstream/wire_load.py``). An interval is told when nothing can come
-for it any more: at its end for exporters of packet samples, ``reach_ns`` later for those that send flow records, whose
-totals come after the fact. Bytes that come for an interval that was told are counted in the exporter's next record.
+for it any more: at its end for exporters of packet samples, ``spread_max_s`` later for those that send flow records,
+whose totals come after the fact. Bytes that come for an interval already told are counted in the exporter's next record.
 ``docs/link-use.md`` says what is promised, and what the words in the results mean.
 """
 
@@ -33,10 +33,13 @@ SPAN_NS, HOUR_NS, DAY_NS = 300 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS
 
 @dataclass(frozen=True, slots=True)
 class LinkUseConfig:
-    """Shares are of the link's capacity; SettingsError, naming the field, where a value makes no sense."""
+    """Shares are of the link's capacity, times in seconds of event time.
 
-    interval_ns: int = 10 * SECOND_NS
-    reach_ns: int = 120 * SECOND_NS
+    Raises SettingsError, naming the field, where a value makes no sense.
+    """
+
+    interval_s: float = 10.0
+    spread_max_s: float = 120.0
     threshold: float = 0.8
     hysteresis: float = 0.1
     for_intervals: int = 3
@@ -46,8 +49,8 @@ class LinkUseConfig:
     def __post_init__(self) -> None:
         ports_max = narrow.ROWS_MAX // self.hour_values
         for name, holds, fix in (
-            ("interval_ns", self.interval_ns > 0 and SPAN_NS % self.interval_ns == 0, "a divisor of five minutes"),
-            ("reach_ns", self.reach_ns > 0, "a length above 0"),
+            ("interval_s", self.interval_ns > 0 and SPAN_NS % self.interval_ns == 0, "seconds that divide 300"),
+            ("spread_max_s", self.reach_ns > 0, "seconds above 0"),
             ("threshold", self.threshold > 0.0, "a share above 0"),
             ("hysteresis", 0.0 <= self.hysteresis < self.threshold, "a share from 0 to below the threshold"),
             ("for_intervals", self.for_intervals >= 1, "1 or more"),
@@ -56,6 +59,16 @@ class LinkUseConfig:
         ):
             if not holds:
                 raise SettingsError(f"link_use.{name} is {getattr(self, name)}; set {fix}")
+
+    @property
+    def interval_ns(self) -> int:
+        """Length of an interval in nanoseconds."""
+        return round(self.interval_s * SECOND_NS)
+
+    @property
+    def reach_ns(self) -> int:
+        """How far from its pane a part of a flow may lie, in nanoseconds."""
+        return round(self.spread_max_s * SECOND_NS)
 
     @property
     def hour_values(self) -> int:
@@ -75,7 +88,7 @@ class LinkUse:
 
     def __init__(self, config: LinkUseConfig, pane_ns: int, links: LinkTable) -> None:
         if pane_ns <= 0 or config.interval_ns % pane_ns:
-            raise SettingsError(f"link_use.interval_ns is {config.interval_ns}; set a multiple of the pane, {pane_ns}")
+            raise SettingsError(f"link_use.interval_s is {config.interval_s:g}; set a multiple of time.pane_s")
         self.config = config
         self.links = links
         self.refused = 0
@@ -101,7 +114,7 @@ class LinkUse:
         self._table = Ports(self.links)
         self._admit(np.zeros((0, 3), np.uint64))
 
-    def process(self, panes: Sequence[Pane]) -> list[Result]:
+    def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Result]:
         """Take in ``panes[-1]`` and tell the intervals that are complete with it."""
         pane = panes[-1]
         rows: PartialBatch | None = None

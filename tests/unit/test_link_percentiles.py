@@ -19,7 +19,7 @@ HOUR = 3600 * SECOND
 DAY = 24 * HOUR
 MIDNIGHT = T0_NS // DAY * DAY
 LINKS = LinkTable.from_csv("exporter,if_index,name,speed_bps\n192.0.2.1,3,port3,100000000\n")
-CONFIG = LinkUseConfig(reach_ns=60 * SECOND)
+CONFIG = LinkUseConfig(spread_max_s=60.0)
 
 
 def pane(start_ns: int, sent: int, if_index: int = 3, length_ns: int = 10 * SECOND) -> Pane:
@@ -40,7 +40,7 @@ def nearest_rank(values: list[int], length_ns: int) -> int:
 
 def run(sent: dict[int, int], length_ns: int = 10 * SECOND) -> dict[tuple[int, str], dict[str, Any]]:
     """Return the percentiles of a port that sent so much in each interval, by start of the period and its name."""
-    operator = LinkUse(LinkUseConfig(length_ns, 120 * SECOND), length_ns, LINKS)
+    operator = LinkUse(LinkUseConfig(length_ns / SECOND), length_ns, LINKS)
     results = said(operator, [pane(start_ns, count, 3, length_ns) for start_ns, count in sorted(sent.items())])
     names = {(r.value["window_start_ns"], r.value["period"]): r.value["interfaces"] for r in results
              if r.stream == "link-use-percentiles"}  # fmt: skip

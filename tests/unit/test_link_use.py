@@ -19,7 +19,7 @@ from tests.builders import T0_NS
 from tests.link_rows import SECOND, merged, ports, record, said, sample
 
 FIRST = T0_NS // SECOND
-CONFIG = LinkUseConfig(reach_ns=60 * SECOND)
+CONFIG = LinkUseConfig(spread_max_s=60.0)
 LINKS = LinkTable.from_csv(
     "exporter,if_index,name,speed_bps,edge,node,lag\n"
     "192.0.2.1,1,port1,100000000,true,leaf1,\n"
@@ -123,7 +123,7 @@ def test_a_long_flow_at_line_rate_is_100_percent_flat_however_it_is_exported():
     for minute in range(10):
         start = T0_NS + 3 * SECOND + 60 * SECOND * minute
         rows.append(record(start, start + 60 * SECOND, 60 * line, packets=500_000))
-    told = ports(said(link_use(LinkUseConfig(reach_ns=120 * SECOND)), merged(rows, LinkUseConfig(), FIRST, 800)))
+    told = ports(said(link_use(LinkUseConfig(spread_max_s=120.0)), merged(rows, LinkUseConfig(), FIRST, 800)))
     shares = [port["share"] for key, port in sorted(told.items()) if key[2:] == (1, "in") and port["samples"]]
     assert shares[0] == pytest.approx(0.7, abs=1e-6)
     assert shares[1:-1] == pytest.approx([1.0] * 59, abs=1e-6)
@@ -256,8 +256,8 @@ def test_capacities_and_names_follow_the_table_of_links():
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"interval_ns": 7 * SECOND}, "interval_ns"), ({"interval_ns": 0}, "interval_ns"),
-        ({"reach_ns": 0}, "reach_ns"), ({"threshold": 0.0}, "threshold"), ({"hysteresis": 0.8}, "hysteresis"),
+        ({"interval_s": 7.0}, "interval_s"), ({"interval_s": 0.0}, "interval_s"),
+        ({"spread_max_s": 0.0}, "spread_max_s"), ({"threshold": 0.0}, "threshold"), ({"hysteresis": 0.8}, "hysteresis"),
         ({"for_intervals": 0}, "for_intervals"), ({"samples_min": -1.0}, "samples_min"),
         ({"ports_max": 0}, "ports_max"),
     ],
@@ -265,7 +265,7 @@ def test_capacities_and_names_follow_the_table_of_links():
 def test_what_makes_no_sense_is_refused_by_name(wrong, named):
     with pytest.raises(SettingsError, match=named):
         LinkUseConfig(**wrong)
-    with pytest.raises(SettingsError, match="multiple of the pane"):
+    with pytest.raises(SettingsError, match="multiple of time"):
         LinkUse(LinkUseConfig(), 3 * SECOND, LINKS)
 
 
@@ -274,7 +274,7 @@ def test_garbage_is_no_state(garbage, cut):
     operator = link_use()
     said(operator, merged(traffic(1, 6), CONFIG, FIRST, 3))
     whole = operator.snapshot()
-    stranger = link_use(LinkUseConfig(reach_ns=70 * SECOND)).snapshot()
+    stranger = link_use(LinkUseConfig(spread_max_s=70.0)).snapshot()
     for state in (garbage, whole[: len(whole) - 1 - cut], whole + b"x", stranger):
         with pytest.raises(StateError):
             operator.restore(state)
