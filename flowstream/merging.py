@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from flowstream.analysis import Analysis, Bounds, Progress
 from flowstream.blocks import Block, decode_partials
+from flowstream.link_use import LinkUse
 from flowstream.links import LinkTable
 from flowstream.operators import Operator
 from flowstream.partials import PartialBatch
@@ -15,8 +16,11 @@ from flowstream.settings import Settings
 
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage."""
-    del settings, links
-    return []
+    built: list[Operator[PartialBatch]] = []
+    for analysis in settings.analyses:
+        if analysis == "links":
+            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+    return built
 
 
 def merging_bounds(bounds: Mapping[int, Bounds]) -> Bounds:
