@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
 
 from flowstream.operators import Pane, Result
 from flowstream.partials import PartialBatch
@@ -38,14 +37,14 @@ class RunningWindows(ABC):
     def told(self, start_ns: int, end_ns: int) -> list[Result]:
         """Return what there is to say of the open window, and forget it."""
 
-    def process(self, panes: Sequence[Pane]) -> list[Result]:
+    def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Result]:
         """Add the last pane, and speak if it ends a window."""
         pane = panes[-1]
         window = pane.start_ns // self.size_ns
         # Panes come without holes while anything is summed up; if they did not, windows would not be mixed.
         results = self._close() if window != self.window else []
         if len(pane.rows):
-            self.add(cast("PartialBatch", pane.rows))
+            self.add(pane.rows)
             self.window = 0 if self.quiet else window
         if pane.end_ns % self.size_ns == 0:
             results += self._close()
