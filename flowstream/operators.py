@@ -6,23 +6,29 @@ order it says the same things, and ``restore(snapshot())`` continues as if nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, runtime_checkable
+
+from typing_extensions import TypeVar
 
 from flowstream import schemas
 from flowstream.batch import FlowBatch
 from flowstream.byte_column import ByteColumn
+from flowstream.columns import ColumnBatch
+
+#: What kind of rows: flow records where it is not said, ``PartialBatch`` where those of a cube are merged.
+Rows = TypeVar("Rows", bound=ColumnBatch, default=FlowBatch)
 
 
 @dataclass(frozen=True, slots=True)
-class Pane:
-    """The rows of one pane of event time, ``[start_ns, end_ns)``, in time order (``FlowBatch.in_time_order``)."""
+class Pane(Generic[Rows]):
+    """The rows of one pane of event time, ``[start_ns, end_ns)``, in time order (``ColumnBatch.in_time_order``)."""
 
     index: int  # start_ns // pane length; panes are aligned to the epoch
     start_ns: int
     end_ns: int
-    rows: FlowBatch
+    rows: Rows
 
 
 class Result:
@@ -95,7 +101,7 @@ def one_by_one(said: Iterable[Said]) -> Iterator[Result]:
         yield from (results,) if isinstance(results, Result) else results
 
 
-class Operator(Protocol):
+class Operator(Protocol[Rows]):
     """The contract, tested over every operator in ``tests/contracts/test_operators.py``."""
 
     name: str
@@ -106,7 +112,7 @@ class Operator(Protocol):
         """Whether an empty pane would change nothing and say nothing (the lookback being empty too)."""
         ...
 
-    def process(self, panes: Sequence[Pane]) -> Sequence[Said]:
+    def process(self, panes: Sequence[Pane[Rows]]) -> Sequence[Said]:
         """Take in ``panes[-1]``, just closed.
 
         ``panes[:-1]`` are those of the ``lookback`` panes before it that were processed, in order; one that
@@ -120,4 +126,20 @@ class Operator(Protocol):
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot's state; StateError if this version cannot."""
+        ...
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """An operator with more state than belongs in a snapshot: it says it in a stream of its own, and wants it back.
+
+    Values of ``kept_stream`` are upserted by their keys. ``load`` takes those of the operator's partition that are
+    still there, in their order, after a restart and before the first pane; what a life said that went further than
+    the snapshot is among them, and must not count. Where a replay warms up, they are said when nothing else is.
+    """
+
+    kept_stream: str
+
+    def load(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """Take values of the kept stream; StateError where one is not."""
         ...

@@ -143,7 +143,8 @@ def warm_up_ns(settings: Settings) -> int:
     heard of, silent ones included.
     """
     longest_s = max(
-        WARM_UP_S_MIN, settings.distances.size_s, settings.sources.size_s, settings.quality.size_s
+        WARM_UP_S_MIN, settings.distances.size_s, settings.sources.size_s, settings.quality.size_s,
+        settings.counting.size_s,
     )  # fmt: skip
     return round((longest_s + 2 * settings.time.idle_after_s) * 1e9)
 

@@ -8,8 +8,11 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from flowstream.features import feature_names
+from flowstream.link_use import LinkUseConfig
 
-Analysis = Literal["distances", "elephants", "sources", "quality"]
+Analysis = Literal["distances", "elephants", "sources", "quality", "talkers", "links", "paths", "counting"]
+#: Those whose results are merged from the partials of flows partitions.
+MERGED = frozenset({"talkers", "links", "paths", "counting"})
 WireFormat = Literal["goflow", "goflow-json", "avro", "flow-event-json", "suricata-eve"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
@@ -68,6 +71,9 @@ class Topics(Section):
     flows_suffix: str = Field(
         "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="the same of the flows topic: of a replay from raw"
     )
+    partials_suffix: str = Field(
+        "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="the same of the partials topic: of a promoted replay"
+    )
     partitions: int = Field(4, ge=1, le=1024, description="partitions of the flows and result topics")
     replication: int = Field(1, ge=1, le=9, description="replicas of each partition")
     flows_retention_hours: float = Field(24.0, gt=0, le=876_000, description="how far back a replay can go")
@@ -92,11 +98,14 @@ class Time(Section):
 
 
 class Sampling(Section):
-    """What to assume where a record does not say its sampling rate."""
+    """Sampling rates where records do not say them, and how many samples make a number."""
 
     default_rate: int = Field(0, ge=0, le=2**32 - 1, description="N of 1-in-N; 0: none, counted as 1")
     exporters: dict[str, Annotated[int, Field(ge=1, le=2**32 - 1)]] = Field(
         default_factory=dict, description="by exporter address"
+    )
+    samples_min: float = Field(
+        4.0, ge=0, le=1_000_000, description="below so many samples of equal weight bounds are given, but no estimate"
     )
 
     @field_validator("exporters")
@@ -156,6 +165,36 @@ class InputQuality(Section):
     """Counts of doubtful rows per exporter."""
 
     size_s: Seconds = Field(60.0, description="window length")
+
+
+class Counting(Section):
+    """What is said of counting flows once, and of datagrams that never came."""
+
+    size_s: Seconds = Field(60.0, description="window length")
+
+
+class LinkUse(Section):
+    """How much of each link is used."""
+
+    interval_s: Seconds = Field(10.0, description="length of an interval; it divides 300 s")
+    spread_max_s: Seconds = Field(
+        120.0,
+        description="how far back a flow record may reach, and how long its exporter's intervals wait: active timeout "
+        "of the exporters and what exporting takes",
+    )
+    threshold: float = Field(0.8, gt=0, le=10, description="share of the capacity from which a link has an event")
+    hysteresis: float = Field(0.1, ge=0, lt=10, description="an event ends this far below the threshold")
+    for_intervals: int = Field(3, ge=1, le=10_000, description="intervals in a row that begin or end an event")
+    ports_max: int = Field(
+        20_000, ge=1, le=200_000, description="interfaces by direction that are remembered; others are left out"
+    )
+
+    def config(self, samples_min: float) -> LinkUseConfig:
+        """Return the operator's configuration; SettingsError where values do not go together."""
+        return LinkUseConfig(
+            self.interval_s, self.spread_max_s, self.threshold, self.hysteresis, self.for_intervals, samples_min,
+            self.ports_max,
+        )  # fmt: skip
 
 
 class Output(Section):

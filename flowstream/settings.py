@@ -24,12 +24,15 @@ from pydantic_settings import SettingsError as EnvError
 
 from flowstream.errors import SettingsError
 from flowstream.setting_tables import (
+    MERGED,
     Analysis,
+    Counting,
     Distances,
     Elephants,
     Input,
     InputQuality,
     Kafka,
+    LinkUse,
     Output,
     Sampling,
     Section,
@@ -75,6 +78,8 @@ class Settings(BaseSettings):
     elephants: Elephants = Elephants()
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
+    counting: Counting = Counting()
+    link_use: LinkUse = LinkUse()
     output: Output = Output()
     web: Web = Web()
     data_dir: Path = Field(Path(".flowstream"), description="the worker's own folder")
@@ -98,6 +103,8 @@ class Settings(BaseSettings):
             ("distances.step_s", self.distances.step_s),
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
+            ("counting.size_s", self.counting.size_s),
+            ("link_use.interval_s", self.link_use.interval_s),
         ):
             panes = length_s / self.time.pane_s
             if abs(panes - round(panes)) > 1e-9 or round(panes) < 1:
@@ -112,6 +119,10 @@ class Settings(BaseSettings):
                 f"distances.flows_max = {self.distances.flows_max} gives more than two million records per source and "
                 f"window with distances.pairs = 'all' and pair_form = 'records'; lower it to 2001"
             )
+        try:
+            self.link_use.config(self.sampling.samples_min)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
         if len(set(self.analyses)) != len(self.analyses):
             raise ValueError(f"analyses = {list(self.analyses)} names one twice")
         if len({i.topic for i in self.inputs}) != len(self.inputs):
@@ -134,12 +145,18 @@ class Settings(BaseSettings):
         """Return a window length in panes."""
         return round(length_s / self.time.pane_s)
 
+    @property
+    def is_merging(self) -> bool:
+        """Whether an analysis is on whose results are merged from what flows partitions sum up."""
+        return not MERGED.isdisjoint(self.analyses)
+
     def digest(self) -> str:
         """Return a short hash of everything that can change a result: part of each record's lineage."""
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
-                "sources": {"size_s", "distances"}, "quality": True, "topics": {"partitions"},
+                "sources": {"size_s", "distances"}, "quality": True, "counting": True, "link_use": True,
+                "topics": {"partitions"},
             }
         )  # fmt: skip
         return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -16,7 +16,15 @@ STREAMS: Mapping[str, str] = {
     "elephants": "elephants",
     "sources": "sources",
     "input-quality": "quality",
+    "counting": "counting",
+    "export-loss": "counting",
+    "link-use": "links",
+    "link-use-percentiles": "links",
+    "link-events": "links",
 }
+
+#: Streams whose records may be large: of very many sources, pairs or interfaces.
+WIDE = frozenset({"sources", "distance-pair-blocks", "link-use", "link-use-percentiles"})
 
 #: Streams that all replays of a prefix share with the live app.
 SHARED = frozenset({"links", "topology", "replays"})
@@ -38,7 +46,8 @@ class TopicSpec:
 def name(settings: Settings, stream: str, version: int = 1) -> str:
     """Return the topic of a stream, e.g. ``flowstream.elephants.v1``, of a replay ``flowstream.elephants.v1.tuned``."""
     chosen = settings.topics
-    suffix = "" if stream in SHARED else chosen.flows_suffix if stream == "flows" else chosen.suffix
+    own = {"flows": chosen.flows_suffix, "partials": chosen.suffix or chosen.partials_suffix}
+    suffix = "" if stream in SHARED else own.get(stream, chosen.suffix)
     return f"{chosen.prefix}.{stream}.v{version}" + (f".{suffix}" if suffix else "")
 
 
@@ -67,6 +76,8 @@ def specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(name(settings, "topology"), "which port is joined to which", "topology", 1, compacted),
         TopicSpec(name(settings, "replays"), "replays and promotions", "replays", 1, compacted),
     ]  # fmt: skip
+    if settings.is_merging:
+        made.insert(1, TopicSpec(name(settings, "partials"), "sums by pane and cube", "partial_block", count, flows))
     purposes = {
         "distances": "distance summary per source and window",
         "distance-pairs": "single pairs",
@@ -74,10 +85,15 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "elephants": "elephant flow events",
         "sources": "table of sources per window",
         "input-quality": "doubtful rows per exporter",
+        "counting": "what counted once, and what was removed",
+        "export-loss": "datagrams that never came",
+        "link-use": "load of interfaces per exporter and interval",
+        "link-use-percentiles": "95th percentiles of it per exporter, hour and day",
+        "link-events": "links over the threshold",
     }
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
-            config = wide if stream in {"sources", "distance-pair-blocks"} else upserted
+            config = wide if stream in WIDE else upserted
             made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 

@@ -36,6 +36,7 @@ RUNS: Mapping[str, Mapping[str, Any]] = {
         "analyses": ("distances",),
         "distances": {"pairs": "all", "scaling": "standard", "size_s": 4, "step_s": 2, "flows_max": 100},
     },
+    "counted once": {"analyses": ("counting",), "counting": {"size_s": 10}},
 }  # fmt: skip
 
 

@@ -107,6 +107,28 @@ def test_sources_name_the_three_largest_and_ties_by_address():
     assert line == "01:33:27.354 4 sources: b 9,000 B, c 9,000 B, a 5 B"
 
 
+def test_counting_says_what_each_rule_left_and_what_a_sum_over_exporters_would_be():
+    rules = [
+        {"rule": "EDGE", "bytes_counted": 1000, "bytes_removed": 2000},
+        {"rule": "ONLY", "bytes_counted": 5, "bytes_removed": 0},
+    ]
+    value = {"window_start_ns": T_NS, "rules": rules, "sum_over_exporters": 2.99}
+    line = "01:33:27.354 counted once: edge 1,000 B of 3,000 B, only 5 B of 5 B"
+    assert render_line("counting", "", value) == f"{line}; summed over exporters 2.99 times as much"
+    assert render_line("counting", "", value | {"sum_over_exporters": None}) == line
+
+
+def test_loss_that_is_not_exact_is_said_to_be_at_most_so_much():
+    value = {
+        "window_start_ns": T_NS, "exporter": "10.255.0.11", "flow_type": "SFLOW_5", "counts": "DATAGRAMS",
+        "received": 858, "lost": 9, "lost_share": 9 / 867, "exact": False,
+    }  # fmt: skip
+    line = "01:33:27.354 10.255.0.11 SFLOW_5: 858 datagrams received, 9 lost at most (1.0%)"
+    assert render_line("export-loss", "", value) == line
+    exact = value | {"counts": "FLOW_RECORDS", "exact": True}
+    assert render_line("export-loss", "", exact).endswith("858 flow records received, 9 lost (1.0%)")
+
+
 def test_a_dead_letter_says_where_it_lies_and_why():
     value = {
         "topic": "raw",

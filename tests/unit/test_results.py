@@ -43,8 +43,11 @@ def said() -> dict[str, list[Result]]:
     messages = list(Recording(DATA / "clos_60s_goflow2_v2.bin.gz").messages())[:6000]
     time_ns = 1_795_224_797_500_000_000
     messages.insert(10, delimited(goflow2_v2(sampling_rate=0, time_received_ns=time_ns, bytes=0)))
-    for pairs, form in (("tail", "records"), ("all", "blocks")):
-        chosen = Settings(distances={"pairs": pairs, "pair_form": form})
+    for chosen in (
+        Settings(distances={"pairs": "tail", "pair_form": "records"}),
+        Settings(distances={"pairs": "all", "pair_form": "blocks"}),
+        Settings(analyses=("counting",)),
+    ):
         pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
         for payloads in in_batches(messages):
             for result in one_by_one(pipeline.feed(payloads)):

@@ -1,0 +1,65 @@
+"""The second stage: what flows partitions have summed up by cube is merged, and said of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flowstream.analysis import Analysis, Bounds, Progress
+from flowstream.blocks import Block, decode_partials
+from flowstream.counting_results import CountingResults
+from flowstream.export_loss_results import ExportLoss
+from flowstream.link_use import LinkUse
+from flowstream.links import LinkTable
+from flowstream.operators import Operator
+from flowstream.partial_blocks import partition_of
+from flowstream.partials import Cube, PartialBatch
+from flowstream.partition_work import PartitionWork
+from flowstream.settings import Settings
+
+
+def build_merging_operators(settings: Settings, links: LinkTable, partition: int) -> list[Operator[PartialBatch]]:
+    """Build the enabled operators of the second stage for a partials partition."""
+    built: list[Operator[PartialBatch]] = []
+    for analysis in settings.analyses:
+        if analysis == "links":
+            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+        elif analysis == "counting":
+            size_panes = settings.panes(settings.counting.size_s)
+            built.append(CountingResults(size_panes, settings.pane_ns))
+            # Its rows are in every partition, and it speaks in one.
+            if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
+                built.append(ExportLoss(size_panes, settings.pane_ns))
+    return built
+
+
+def merging_bounds(bounds: Mapping[int, Bounds]) -> Bounds:
+    """Return which merged panes are wanted, by what is wanted of each flows partition.
+
+    A merged pane is right where all of its parts are, and there where all of them are.
+    """
+    silent_ns = [b.silent_before_ns for b in bounds.values() if b.silent_before_ns is not None]
+    until_ns = [b.until_ns for b in bounds.values() if b.until_ns is not None]
+    return Bounds(max(silent_ns, default=None), min(until_ns, default=None))
+
+
+class PartitionMerges(PartitionWork[PartialBatch]):
+    """One partials partition."""
+
+    stage = "merges"
+    stream = "partials"
+    block_format = "partial-block"
+
+    def __init__(
+        self,
+        settings: Settings,
+        links: LinkTable,
+        progress: Progress | None = None,
+        bounds: Bounds = Bounds(),  # noqa: B008 - it is frozen
+        partition: int = 0,
+    ) -> None:
+        operators = build_merging_operators(settings, links, partition)
+        super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds, PartialBatch))
+
+    def decode(self, payload: bytes) -> Block[PartialBatch]:
+        """Read a block of partials; StateError where it is none."""
+        return decode_partials(payload)
