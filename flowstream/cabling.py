@@ -110,3 +110,17 @@ class Cabling:
     def neighbours(self, node: str) -> Iterator[str]:
         """Yield the nodes that a node is joined to, in order."""
         yield from sorted(self._cables.get(node, {}))
+
+
+class LatestCabling:
+    """The cabling of two tables, made anew when one of them is another table than before."""
+
+    def __init__(self) -> None:
+        self._tables: tuple[LinkTable, Topology] | None = None
+        self._made: Cabling | None = None
+
+    def of(self, links: LinkTable, topology: Topology) -> Cabling:
+        """Return it."""
+        if self._made is None or self._tables is None or (links, topology) != self._tables:  # compared by identity
+            self._tables, self._made = (links, topology), Cabling(links, topology)
+        return self._made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,17 @@ from flowstream.batch import FlowBatch, address_text
 FLOW_WORDS = 5
 
 Words = NDArray[np.uint64]
+
+
+class ElephantFlows(Protocol):
+    """Who knows which flows are elephants, having seen the same pane before: ``flowstream/elephants.py``."""
+
+    begun: Words  # flows that became elephants in the pane
+
+    @property
+    def active(self) -> Words:
+        """Flows that are elephants after the pane."""
+        ...
 
 
 def port_words(rows: FlowBatch) -> Words:
@@ -44,3 +55,18 @@ def flow_fields(words: Sequence[int] | Words) -> dict[str, Any]:
 def flow_key(flow: dict[str, Any]) -> str:
     """Return the flow's part of a result's key: ``src_addr|dst_addr|proto|src_port|dst_port``."""
     return "|".join(str(part) for part in flow.values())
+
+
+def among(flows: Words, wanted: Words) -> NDArray[np.bool_]:
+    """Mark the flows, (n, 5) words, that are among a few ``wanted``."""
+    marked = np.isin(flows[:, 4], wanted[:, 4])
+    keys = set(map(tuple, wanted.tolist()))
+    at = np.flatnonzero(marked)
+    marked[at] = [tuple(words) in keys for words in flows[at].tolist()]
+    return marked
+
+
+def rows_among(rows: FlowBatch, wanted: Words) -> FlowBatch:
+    """Return the rows of a few flows."""
+    likely = rows.take(np.isin(port_words(rows), wanted[:, 4]))  # the words of all rows would cost more
+    return likely.take(among(flow_words(likely), wanted))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import pairwise
 
 from flowstream.cabling import Cabling, Interface
 from flowstream.topology import Port
@@ -82,7 +83,8 @@ class Path:
     def then(self, other: Path, missing: int | None) -> Path:
         """Return this path going on with another, after so many missing hops."""
         last = replace(self.hops[-1], missing_after=missing)
-        return replace(self, hops=(*self.hops[:-1], last, *other.hops), ordered_by=OrderedBy.TTL)
+        hops = (*self.hops[:-1], last, *other.hops)
+        return replace(self, hops=hops, ordered_by=OrderedBy.TTL, left_to=other.left_to, last_known=other.last_known)
 
 
 def with_ends(path: Path, cabling: Cabling) -> Path:
@@ -105,9 +107,7 @@ def merged(hops: Sequence[Hop]) -> list[Hop]:
         if at is None:
             joined.append(hop)
         else:
-            joined[at] = replace(
-                joined[at], parts=joined[at].parts + hop.parts, ttl=max(joined[at].ttl, hop.ttl)
-            )
+            joined[at] = replace(joined[at], parts=joined[at].parts + hop.parts, ttl=max(joined[at].ttl, hop.ttl))
     return sorted(joined, key=lambda hop: hop.parts)
 
 
@@ -119,7 +119,7 @@ def in_order_of_sight(hops: Sequence[Hop]) -> tuple[Path, bool]:
     """
     ttls = [hop.ttl for hop in hops]
     falling = min(ttls) > 0 and len(set(ttls)) == len(ttls)
-    gaps: list[int | None] = [a - b - 1 if falling else None for a, b in zip(ttls, ttls[1:], strict=False)]
+    gaps: list[int | None] = [a - b - 1 if falling else None for a, b in pairwise(ttls)]
     path = Path(
         tuple(replace(hop, missing_after=gap) for hop, gap in zip(hops, [*gaps, 0], strict=True)),
         OrderedBy.TTL if falling else OrderedBy.FIRST_SEEN,

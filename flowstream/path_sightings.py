@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import FlowBatch, address_text
-from flowstream.flow_keys import Words, flow_words, port_words
+from flowstream.flow_keys import Words, flow_words
 from flowstream.hashing import number_groups
 from flowstream.normalise import PSEUDO_IF_MIN
 
@@ -52,14 +52,6 @@ class Sightings:
         marked[np.flatnonzero(self.bytes == bar)[: count - np.count_nonzero(marked)]] = True
         return marked
 
-    def among(self, wanted: Words) -> NDArray[np.bool_]:
-        """Mark the flows that are among ``wanted`` (n, 5)."""
-        marked = np.isin(self.flows[:, 4], wanted[:, 4])
-        keys = set(map(tuple, wanted.tolist()))
-        at = np.flatnonzero(marked)
-        marked[at] = [tuple(words) in keys for words in self.flows[at].tolist()]
-        return marked
-
     def of(self, flow: int) -> Iterator[Sighting]:
         """Yield a flow's sightings by falling time to live, then as they were first seen."""
         inside = slice(int(self.bounds[flow]), int(self.bounds[flow + 1]))
@@ -90,11 +82,6 @@ def sightings_of(rows: FlowBatch) -> Sightings:
     return Sightings(flows, bounds, own_place, counts, places, _most(own_flow, places[own_place], counts[:, 1], bounds))
 
 
-def rows_of(rows: FlowBatch, wanted: Words) -> FlowBatch:
-    """Return at least the rows of the flows ``wanted``, and few others: those that share their ports."""
-    return rows.take(np.isin(port_words(rows), wanted[:, 4]))
-
-
 def _interfaces(rows: FlowBatch) -> Words:
     """Return ``in_if << 32 | out_if`` of each row; what is no interface is 0."""
     ways = [np.where(way >= PSEUDO_IF_MIN, 0, way).astype(np.uint64) for way in (rows.in_if, rows.out_if)]
@@ -111,7 +98,9 @@ def _numbered(words: Words) -> tuple[NDArray[np.int64], Words]:
     return number, keys
 
 
-def _most(flow: NDArray[np.int64], places: Words, sent: NDArray[np.int64], bounds: NDArray[np.int64]) -> NDArray[np.int64]:
+def _most(
+    flow: NDArray[np.int64], places: Words, sent: NDArray[np.int64], bounds: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """Return of each flow the bytes at the exporter that saw most of it."""
     if len(flow) == 0:
         return np.zeros(0, np.int64)

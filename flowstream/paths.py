@@ -9,37 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.batch import FlowBatch
-from flowstream.cabling import Cabling
+from flowstream.cabling import Cabling, LatestCabling
 from flowstream.errors import SettingsError
-from flowstream.flow_keys import FLOW_WORDS, Words, flow_fields, flow_key
+from flowstream.flow_keys import FLOW_WORDS, ElephantFlows, among, flow_fields, flow_key, rows_among
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result
 from flowstream.path_changes import PathChanges, WholePath
 from flowstream.path_joining import join
 from flowstream.path_shapes import Hop, Path
-from flowstream.path_sightings import Sighting, Sightings, rows_of, sightings_of
+from flowstream.path_sightings import Sighting, Sightings, sightings_of
 from flowstream.topology import Topology
 from flowstream.windows import Window, Windowing
 
 STREAM, EVENTS, WINDOWS = "paths", "path-events", "path-windows"
 WAYS_REMEMBERED = 1 << 14
-
-
-class Elephants(Protocol):
-    """Who knows which flows are elephants, having seen the same pane before."""
-
-    @property
-    def active(self) -> Words:
-        """Flows that are elephants now."""
-        ...
-
-    begun: Words  # flows that became elephants in the pane
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +55,8 @@ class _Way:
 class PathsOperator:
     """Say the paths of a window's flows, what changed, and how much was left out.
 
-    ``elephants`` is asked after it has processed the same pane. Raises SettingsError for a pane without length.
+    ``links`` and ``topology`` may be replaced between two panes. ``elephants`` is asked after it has processed the
+    same pane. Raises SettingsError for a pane without length.
     """
 
     name = STREAM
@@ -77,7 +67,7 @@ class PathsOperator:
         pane_ns: int,
         links: LinkTable,
         topology: Topology,
-        elephants: Elephants | None = None,
+        elephants: ElephantFlows | None = None,
     ) -> None:
         if pane_ns <= 0:
             raise SettingsError(f"a pane of {pane_ns} ns is not positive; set time.pane_s above 0")
@@ -88,20 +78,14 @@ class PathsOperator:
         self._elephants = elephants
         self._changes = PathChanges(config.flows_max)
         self._ways: dict[tuple[tuple[Any, ...], ...], _Way] = {}
-        self._tables = links, topology
-        self._cabling = Cabling(links, topology)
+        self.links, self.topology = links, topology
+        self._latest = LatestCabling()
+        self._ways_of: Cabling | None = None
 
     @property
     def quiet(self) -> bool:
         """Whether an empty pane changes nothing: always, what is remembered does not age."""
         return True
-
-    def replace_tables(self, links: LinkTable, topology: Topology) -> None:
-        """Go by other tables from the next pane on."""
-        if (links, topology) != self._tables:  # tables compare by identity
-            self._tables = links, topology
-            self._cabling = Cabling(links, topology)
-            self._ways.clear()
 
     def snapshot(self) -> bytes:
         """Return the state: the last whole paths."""
@@ -120,18 +104,16 @@ class PathsOperator:
         if self._elephants is None or len(self._elephants.begun) == 0 or end_ns % self._window_ns == 0:
             return []
         begun = self._elephants.begun
-        rows = FlowBatch.concat(rows_of(p.rows, begun) for p in panes if p.start_ns >= end_ns - self._window_ns)
-        seen = sightings_of(rows)
-        told = np.flatnonzero(seen.among(begun)).tolist()
-        window = Window(end_ns - self._window_ns, end_ns, rows)
-        return [self._told(window, seen, flow, self._way(seen, flow), elephant=True) for flow in told]
+        rows = FlowBatch.concat(rows_among(p.rows, begun) for p in panes if p.start_ns >= end_ns - self._window_ns)
+        seen, window = sightings_of(rows), Window(end_ns - self._window_ns, end_ns, rows)
+        return [self._told(window, seen, flow, self._way(seen, flow), elephant=True) for flow in range(len(seen))]
 
     def _window(self, window: Window) -> list[Result]:
         seen = sightings_of(window.rows)
         if len(seen) == 0:
             return []
         active = np.zeros((0, FLOW_WORDS), np.uint64) if self._elephants is None else self._elephants.active
-        elephants = seen.among(active)
+        elephants = among(seen.flows, active)
         chosen = seen.largest(self.config.flows_max) | elephants
         results: list[Result] = []
         ways = []
@@ -149,10 +131,12 @@ class PathsOperator:
         # Only differences of times to live count, so hosts that begin with different ones are alike.
         least = min((s.ip_ttl for s in sightings if s.ip_ttl), default=1) - 1
         alike = tuple((s.exporter, s.in_if, s.out_if, max(s.ip_ttl - least, 0)) for s in sightings)
+        cabling = self._latest.of(self.links, self.topology)
+        if cabling is not self._ways_of or len(self._ways) == WAYS_REMEMBERED:
+            self._ways.clear()
+            self._ways_of = cabling
         if alike not in self._ways:
-            if len(self._ways) == WAYS_REMEMBERED:
-                self._ways.clear()
-            paths, ambiguous = join((Sighting(*one, samples=0) for one in alike), self._cabling)
+            paths, ambiguous = join((Sighting(*one, samples=0) for one in alike), cabling)
             self._ways[alike] = _Way(paths, ambiguous, tuple(map(_path_fields, paths)))
         return self._ways[alike]
 
