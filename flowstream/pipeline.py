@@ -26,7 +26,7 @@ from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 
-#: What one block covers at the most. A row takes up to 162 bytes where other rows of its block differ widely, and its
+#: What one block covers at the most. A row takes up to 170 bytes where other rows of its block differ widely, and its
 #: message 50 or more if it fills them: three megabytes of messages stay below the ten or so of ``BLOCK_BYTES_MAX``.
 MESSAGES_PER_BLOCK = 32768
 PAYLOAD_BYTES_PER_BLOCK = 3 << 20

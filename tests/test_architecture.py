@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: The ladder of the library. A module imports only from rungs above its own; a new module needs its place here.
 LADDER = (
     "errors bare_kernel",
-    "ordering log_kernel",
+    "ordering log_kernel saturation",
     "columns byte_column",
     "batch partials",
     "schemas csv_rows",
@@ -32,8 +32,8 @@ LADDER = (
     "blocks normalise recordings",
     "ingest panes",
     "analysis",
-    "counting rank_kernels features elephant_state",
-    "distance_kernels cusum pair_encoding",
+    "counting export_loss cube_sums rank_kernels features elephant_state",
+    "sequence_gaps cubes distance_kernels cusum pair_encoding",
     "summaries elephant_events",
     "distance_encoding pairs",
     "distances elephants quality",
