@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from flowstream.batch import Array
-from flowstream.cubes import weights
+from flowstream.cube_sums import weights
 from flowstream.flow_keys import FLOW_WORDS, ElephantFlows, flow_words, rows_among
 from flowstream.grouping import group_rows
 from flowstream.normalise import PSEUDO_IF_MIN

@@ -13,6 +13,7 @@ from flowstream.batch import FlowBatch, address_text
 from flowstream.flow_keys import Words, flow_words
 from flowstream.hashing import number_groups
 from flowstream.normalise import PSEUDO_IF_MIN
+from flowstream.saturation import plus, scaled
 
 SIGHTINGS_MAX = 64  # of a flow: no path is that long, and exporters can be made up
 _COUNTS = ("samples", "bytes", "first_ns", "ttl")
@@ -70,16 +71,17 @@ def sightings_of(rows: FlowBatch) -> Sightings:
     if not known.all():
         rows = rows.take(known)
         exporter = rows.exporter
-    words = flow_words(rows)
-    flow, flows = _numbered(words)
-    place, places = _numbered(np.column_stack([exporter, _interfaces(rows)]))
+    flow, flows = number_groups(flow_words(rows))
+    place, places = number_groups(np.column_stack([exporter, _interfaces(rows)]))
     seen, pairs = number_groups(np.column_stack([flow, place]).astype(np.uint64))
     counts = np.zeros((len(pairs), len(_COUNTS)), np.int64)
     counts[:, 2] = np.iinfo(np.int64).max
     _count(seen, rows.bytes, rows.sampling_rate, rows.time_ns, rows.ip_ttl, counts)
-    own_flow, own_place = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
+    own_flow, own_place = pairs.T.astype(np.int64)
+    most = np.zeros(len(flows), np.int64)
+    _most(own_flow, own_place, places, counts, most)
     bounds = np.searchsorted(own_flow, np.arange(len(flows) + 1)).astype(np.int64)
-    return Sightings(flows, bounds, own_place, counts, places, _most(own_flow, places[own_place], counts[:, 1], bounds))
+    return Sightings(flows, bounds, own_place, counts, places, most)
 
 
 def _interfaces(rows: FlowBatch) -> Words:
@@ -88,42 +90,26 @@ def _interfaces(rows: FlowBatch) -> Words:
     return np.asarray(ways[0] << np.uint64(32) | ways[1])
 
 
-def _numbered(words: Words) -> tuple[NDArray[np.int64], Words]:
-    """Return each row's key by number, in the order of keys, and the keys; ``words`` is (rows, 2 or more)."""
-    number, keys = number_groups(np.ascontiguousarray(words[:, :2]))
-    for at in range(2, words.shape[1]):
-        pair = np.column_stack([number.astype(np.uint64), words[:, at]])
-        number, pairs = number_groups(pair)
-        keys = np.column_stack([keys[pairs[:, 0].astype(np.int64)], pairs[:, 1]])
-    return number, keys
-
-
-def _most(
-    flow: NDArray[np.int64], places: Words, sent: NDArray[np.int64], bounds: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return of each flow the bytes at the exporter that saw most of it."""
-    if len(flow) == 0:
-        return np.zeros(0, np.int64)
-    begins = np.ones(len(flow), np.bool_)
-    begins[1:] = (flow[1:] != flow[:-1]) | (places[1:, :2] != places[:-1, :2]).any(axis=1)
-    at = np.flatnonzero(begins)
-    # Sums of floats: of whole numbers that may exceed 63 bits together, always in this order.
-    at_exporter = np.add.reduceat(sent.astype(np.float64), at)
-    most = np.maximum.reduceat(at_exporter, np.searchsorted(at, bounds[:-1]))
-    return np.minimum(most, 2.0**62).astype(np.int64)
+@bare_njit
+def _count(seen, sent, rate, time_ns, ttl, counts):  # type: ignore[no-untyped-def]
+    """Add every row to its sighting: one more, its bytes times the sampling rate, its time and time to live."""
+    for row in range(len(seen)):
+        own = seen[row]
+        counts[own, 0] += 1
+        weight = scaled(max(sent[row], np.int64(0)), max(np.int64(rate[row]), np.int64(1)))
+        counts[own, 1] = plus(counts[own, 1], weight)
+        counts[own, 2] = min(counts[own, 2], time_ns[row])
+        counts[own, 3] = max(counts[own, 3], np.int64(ttl[row]))
 
 
 @bare_njit
-def _count(seen, sent, rate, time_ns, ttl, counts):  # type: ignore[no-untyped-def]
-    """Add every row to its sighting: one more, its bytes times the sampling rate, its time and time to live.
-
-    Bytes stop at 2^62, which whole numbers that are not negative do in whatever order they come.
-    """
-    limit = np.int64(1) << np.int64(62)
-    for row in range(len(seen)):
-        own, weight, times = seen[row], max(sent[row], np.int64(0)), max(np.int64(rate[row]), np.int64(1))
-        counts[own, 0] += 1
-        weight = limit if weight > limit // times else weight * times
-        counts[own, 1] = limit if weight > limit - counts[own, 1] else counts[own, 1] + weight
-        counts[own, 2] = min(counts[own, 2], time_ns[row])
-        counts[own, 3] = max(counts[own, 3], np.int64(ttl[row]))
+def _most(flow, place, places, counts, most):  # type: ignore[no-untyped-def]
+    """Write of each flow the bytes at the exporter that saw most of it; an exporter's places are side by side."""
+    total = np.int64(0)
+    for seen in range(len(flow)):
+        here = place[seen]
+        before = place[seen - 1] if seen and flow[seen - 1] == flow[seen] else np.int64(-1)
+        if before < 0 or places[before, 0] != places[here, 0] or places[before, 1] != places[here, 1]:
+            total = np.int64(0)
+        total = plus(total, counts[seen, 1])
+        most[flow[seen]] = max(most[flow[seen]], total)

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from flowstream.batch import address_text
 from flowstream.cabling import Cabling, Interface, LatestCabling
+from flowstream.cube_sums import COUNTS, SPREAD, Sums
 from flowstream.errors import StateError
 from flowstream.estimate import rate_interval
 from flowstream.flow_keys import flow_fields
 from flowstream.grouping import group_rows
+from flowstream.hashing import number_groups
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result
 from flowstream.partials import KEYS, Cube, PartialBatch
@@ -27,7 +29,6 @@ from flowstream.topology import Port, Topology
 STREAM = "elephant-links"
 VERSION = 1
 LINK_WORDS = 3  # exporter and out_if; the others are the flow
-LONGEST = 2**63 - 1
 
 Words = NDArray[np.uint64]
 
@@ -73,7 +74,7 @@ class SharedLinks:
 
     def snapshot(self) -> bytes:
         """Return the sums of the window so far."""
-        parts = (self._keys.astype("<u8"), self._counts.astype("<i8"), self._spread.astype("<f8"))
+        parts = (self._keys.astype("<u8"), self._sums.counts.astype("<i8"), self._sums.spread.astype("<f8"))
         return msgspec.msgpack.encode(_Snapshot(VERSION, *(part.tobytes() for part in parts)))
 
     def restore(self, state: bytes) -> None:
@@ -81,36 +82,32 @@ class SharedLinks:
         try:
             told = msgspec.msgpack.decode(state, type=_Snapshot)
             keys = np.frombuffer(told.keys, "<u8").reshape(-1, len(KEYS))
-            counts = np.frombuffer(told.counts, "<i8").reshape(len(keys), 2)
-            spread = np.frombuffer(told.spread, "<f8").reshape(len(keys), 2)
+            counts = np.frombuffer(told.counts, "<i8").reshape(len(keys), len(COUNTS))
+            spread = np.frombuffer(told.spread, "<f8").reshape(len(keys), len(SPREAD))
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             raise StateError(f"{STREAM}: the snapshot is not one of ours: {error}") from error
         if told.version != VERSION:
             raise StateError(f"{STREAM}: the snapshot is of version {told.version}, not {VERSION}")
-        self._keys, self._counts, self._spread = keys, counts, spread
+        self._keys, self._sums = keys, Sums(counts, spread)
 
     def _forget(self) -> None:
         self._keys: Words = np.zeros((0, len(KEYS)), np.uint64)
-        self._counts = np.zeros((0, 2), np.int64)  # bytes, samples
-        self._spread = np.zeros((0, 2))  # variance, largest weight
+        self._sums = Sums(np.zeros((0, len(COUNTS)), np.int64), np.zeros((0, len(SPREAD))))
 
     def _add(self, rows: PartialBatch) -> None:
-        """Add rows in their order; bytes stop at 63 bits."""
+        """Add rows to the window's, in their order."""
         keys = np.concatenate([self._keys, np.column_stack([rows.column(key) for key in KEYS])])
-        groups = group_rows(*keys.T)
-        begins = groups.bounds[:-1]
-        counts = np.concatenate([self._counts, np.column_stack([rows.bytes, rows.records])])
-        spread = np.concatenate([self._spread, np.column_stack([rows.variance, rows.weight_max])])
-        roughly = np.add.reduceat(counts[groups.order].astype(np.float64), begins)
-        exactly = np.add.reduceat(counts[groups.order], begins)
-        self._counts = np.where(roughly < LONGEST / 2, exactly, np.minimum(roughly, LONGEST // 2).astype(np.int64))
-        self._spread = np.column_stack([groups.sum(spread[:, 0]), np.maximum.reduceat(spread[groups.order, 1], begins)])
-        self._keys = keys[groups.firsts]
+        group, self._keys = number_groups(keys)
+        counts = np.column_stack([rows.column(name) for name in COUNTS])
+        spread = np.column_stack([rows.column(name) for name in SPREAD])
+        both = Sums(np.concatenate([self._sums.counts, counts]), np.concatenate([self._sums.spread, spread]))
+        self._sums = both.by(group, len(self._keys))
 
     def _shared(self, start_ns: int, end_ns: int) -> list[Result]:
         cabling = self._latest.of(self.links, self.topology)
         per_second = 8e9 / (end_ns - start_ns)
-        low, high = rate_interval(self._counts[:, 0], self._spread[:, 0], self._spread[:, 1])
+        sent, samples = self._sums.counts[:, 0], self._sums.counts[:, COUNTS.index("records")]
+        low, high = rate_interval(sent, *self._sums.spread.T)
         groups = group_rows(*self._keys[:, :LINK_WORDS].T)
         ways = [_interface(self._keys[first], cabling) for first in groups.firsts.tolist()]
         busy = {cabling.whole(way.end) for way in ways}
@@ -123,12 +120,12 @@ class SharedLinks:
             told = [
                 {
                     "flow": flow_fields(self._keys[n, LINK_WORDS:]),
-                    "rate_bps": float(self._counts[n, 0] * per_second),
+                    "rate_bps": float(sent[n] * per_second),
                     "low_bps": float(low[n] * per_second),
                     "high_bps": float(high[n] * per_second),
-                    "samples": int(self._counts[n, 1]),
+                    "samples": int(samples[n]),
                 }
-                for n in sorted(inside, key=lambda n: (-int(self._counts[n, 0]), n))
+                for n in sorted(inside, key=lambda n: (-int(sent[n]), n))
             ]
             flows = {tuple(self._keys[n, LINK_WORDS:].tolist()) for n in inside}
             idle = idle_links(way, {leads[flow, way] for flow in flows if (flow, way) in leads}, busy, cabling)

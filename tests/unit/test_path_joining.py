@@ -233,7 +233,10 @@ def test_an_interface_that_a_record_does_not_name_is_filled_in_by_one_that_does_
 def test_packets_that_go_round_in_a_circle_end_somewhere():
     fabric = clos(2, 2)
     circle = ["leaf0", "spine0", "leaf1", "spine1", "leaf0", "spine0"]
-    seen = [fabric.sighting((b, fabric.ports[b, a], fabric.ports[b, c]), 64) for a, b, c in zip(circle, circle[1:], circle[2:], strict=False)]
+    seen = [
+        fabric.sighting((b, fabric.ports[b, a], fabric.ports[b, c]), 64)
+        for a, b, c in zip(circle, circle[1:], circle[2:], strict=False)
+    ]
     (path,), _ = join(seen, fabric.cabling())
     assert len(path.hops) == 4
     assert not path.complete

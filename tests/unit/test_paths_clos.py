@@ -1,4 +1,4 @@
-"""The paths of the recorded CLOS fabric against what is known of it: an oracle that knows no graphs, only the fabric."""
+"""The paths of the recorded CLOS fabric against an oracle that knows no graphs, only this fabric."""
 
 import json
 from collections import Counter
@@ -60,7 +60,7 @@ def walks():
     """
     rows, walked = recording(), {}
     flows = zip(rows.src_addr.tolist(), rows.dst_addr.tolist(), rows.src_port.tolist(), rows.dst_port.tolist(),
-                rows.proto.tolist(), (rows.time_ns // (WINDOW * SECOND)).tolist(), names(rows), strict=True)  # fmt: skip
+                rows.proto.tolist(), (rows.time_ns // WINDOW // SECOND).tolist(), names(rows), strict=True)  # fmt: skip
     for src, dst, src_port, dst_port, proto, window, (switch, into, out) in flows:
         flow = (address_text(*src), address_text(*dst), proto, src_port, dst_port)
         ports = {into, out}
@@ -169,7 +169,9 @@ def test_elephants_are_told_when_nothing_else_fits():
     told = [r for _, results in said(flows_max=1) for r in results if r.stream in ("paths", "path-windows")]
     windows = [r.value for r in told if r.stream == "path-windows"]
     for window in windows:
-        of_window = [r.value for r in told if r.stream == "paths" and r.value["window_start_ns"] == window["window_start_ns"]]
+        of_window = [
+            r.value for r in told if r.stream == "paths" and r.value["window_start_ns"] == window["window_start_ns"]
+        ]
         assert len(of_window) == window["flows_told"] < window["flows"]
         assert sum(v["bytes"] for v in of_window) == window["bytes_told"] < window["bytes"]
         assert sum(not v["elephant"] for v in of_window) <= 1
@@ -200,7 +202,9 @@ def test_without_a_topology_hops_come_by_falling_time_to_live():
 
 
 def test_without_any_table_hops_are_exporters_and_interface_numbers():
-    value = next(r.value for _, rs in said(links=type(LINKS)(), topology=Topology()) for r in rs if r.value.get("elephant"))
+    value = next(
+        r.value for _, rs in said(links=type(LINKS)(), topology=Topology()) for r in rs if r.value.get("elephant")
+    )
     assert [h["node"] for h in value["paths"][0]["hops"]] == ["10.255.0.11", "10.255.0.21", "10.255.0.13"]
     assert [(h["in_if"], h["in_port"]) for h in value["paths"][0]["hops"]] == [(15, None), (10, None), (27, None)]
 
