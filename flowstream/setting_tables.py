@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from flowstream.features import feature_names
 
-Analysis = Literal["distances", "elephants", "sources", "quality"]
+Analysis = Literal["distances", "elephants", "sources", "quality", "talkers", "links", "paths"]
+#: Those whose results are merged from the partials of flows partitions.
+MERGED = frozenset({"talkers", "links", "paths"})
 WireFormat = Literal["goflow", "goflow-json", "avro", "flow-event-json", "suricata-eve"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
@@ -67,6 +69,9 @@ class Topics(Section):
     )
     flows_suffix: str = Field(
         "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="the same of the flows topic: of a replay from raw"
+    )
+    partials_suffix: str = Field(
+        "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="the same of the partials topic: of a promoted replay"
     )
     partitions: int = Field(4, ge=1, le=1024, description="partitions of the flows and result topics")
     replication: int = Field(1, ge=1, le=9, description="replicas of each partition")

@@ -38,7 +38,8 @@ class TopicSpec:
 def name(settings: Settings, stream: str, version: int = 1) -> str:
     """Return the topic of a stream, e.g. ``flowstream.elephants.v1``, of a replay ``flowstream.elephants.v1.tuned``."""
     chosen = settings.topics
-    suffix = "" if stream in SHARED else chosen.flows_suffix if stream == "flows" else chosen.suffix
+    own = {"flows": chosen.flows_suffix, "partials": chosen.suffix or chosen.partials_suffix}
+    suffix = "" if stream in SHARED else own.get(stream, chosen.suffix)
     return f"{chosen.prefix}.{stream}.v{version}" + (f".{suffix}" if suffix else "")
 
 
@@ -67,6 +68,8 @@ def specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(name(settings, "topology"), "which port is joined to which", "topology", 1, compacted),
         TopicSpec(name(settings, "replays"), "replays and promotions", "replays", 1, compacted),
     ]  # fmt: skip
+    if settings.is_merging:
+        made.insert(1, TopicSpec(name(settings, "partials"), "sums by pane and cube", "partial_block", count, flows))
     purposes = {
         "distances": "distance summary per source and window",
         "distance-pairs": "single pairs",

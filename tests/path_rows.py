@@ -1,4 +1,4 @@
-"""Rows of flows on the recorded fabric's switches, for the tests of paths: which hops were sampled is up to the test."""
+"""Rows of flows on the recorded fabric's switches, for the tests of paths: a test says at which hops."""
 
 import numpy as np
 
@@ -31,11 +31,11 @@ def sampled(second, *hops, src_port=40000, times=1, ttl=64, **columns):
     rows = []
     for n, (node, into, out) in enumerate(hops):
         port = _ROWS[node, into]
-        at = T0_NS + int(second * SECOND) + np.arange(times) + n * times
+        after = int(second * SECOND) + np.arange(times) + n * times
         own = {"src_addr": "10.0.1.10", "dst_addr": "10.0.3.10", "src_port": src_port, "dst_port": 5201} | columns
         rows.append(
-            flows(times, time_ns=at, exporter=port["exporter"], in_if=port["if_index"],
-                  out_if=_ROWS[node, out]["if_index"], ip_ttl=ttl - n, origin_offset=src_port * 10**6 + at - T0_NS, **own)
+            flows(times, time_ns=T0_NS + after, exporter=port["exporter"], in_if=port["if_index"],
+                  out_if=_ROWS[node, out]["if_index"], ip_ttl=ttl - n, origin_offset=src_port * 10**6 + after, **own)
         )  # fmt: skip
     return FlowBatch.concat(rows)
 

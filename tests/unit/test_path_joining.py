@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -72,7 +73,7 @@ def clos(spines: int, leaves: int) -> Fabric:
 def line(switches: int) -> Fabric:
     fabric = Fabric()
     nodes = ["h0", *(f"sw{n}" for n in range(switches)), "h1"]
-    for a, b in zip(nodes, nodes[1:], strict=False):
+    for a, b in pairwise(nodes):
         fabric.join(*((b, a) if a == "h0" else (a, b)))
     fabric.ways = [nodes]
     return fabric
