@@ -11,12 +11,16 @@ from flowstream.operators import Operator
 from flowstream.partials import PartialBatch
 from flowstream.partition_work import PartitionWork
 from flowstream.settings import Settings
+from flowstream.shared_links import SharedLinks
+from flowstream.topology import Topology
 
 
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
-    """Build the enabled operators of the second stage."""
-    del settings, links
-    return []
+    """Build the enabled operators of the second stage; the topology is given with ``replace_tables``."""
+    built: list[Operator[PartialBatch]] = []
+    if "paths" in settings.analyses:
+        built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
+    return built
 
 
 def merging_bounds(bounds: Mapping[int, Bounds]) -> Bounds:

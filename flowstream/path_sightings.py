@@ -51,7 +51,7 @@ class Sightings:
         bar = np.partition(self.bytes, len(self) - count)[len(self) - count]
         marked = self.bytes > bar
         marked[np.flatnonzero(self.bytes == bar)[: count - np.count_nonzero(marked)]] = True
-        return marked
+        return np.asarray(marked)
 
     def of(self, flow: int) -> Iterator[Sighting]:
         """Yield a flow's sightings by falling time to live, then as they were first seen."""

@@ -13,10 +13,11 @@ import numpy as np
 from flowstream.analysis import Analysis, Bounds, Outcome, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, origin_names
-from flowstream.cubes import CubesOf
+from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.decode.avro_writers import Writer
 from flowstream.distances import DistancesConfig, DistancesOperator
+from flowstream.elephant_hops import elephant_hops
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import SchemaError, SettingsError
 from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
@@ -25,13 +26,15 @@ from flowstream.merging import PartitionMerges
 from flowstream.normalise import Normalisation
 from flowstream.operators import Operator, Said
 from flowstream.partial_blocks import PartialsOperator, Route
-from flowstream.partials import PartialBatch
+from flowstream.partials import Cube, PartialBatch
 from flowstream.partition_work import PartitionWork
+from flowstream.paths import PathsConfig, PathsOperator
 from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 from flowstream.topics import name
+from flowstream.topology import Topology
 
 #: What one block covers at the most. A row takes up to 170 bytes where other rows of its block differ widely, and its
 #: message 50 or more if it fills them: three megabytes of messages stay below the ten or so of ``BLOCK_BYTES_MAX``.
@@ -88,7 +91,10 @@ def distances_config(settings: Settings) -> DistancesConfig:
 
 
 def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, str]) -> list[Operator]:
-    """Build the enabled operators; ``names`` gives ``topic-partition`` by origin id and may grow later."""
+    """Build the enabled operators; ``names`` gives ``topic-partition`` by origin id and may grow later.
+
+    The topology is given with ``PartitionWork.replace_tables``.
+    """
     pane_ns = settings.pane_ns
     built: list[Operator] = []
     for analysis in settings.analyses:
@@ -109,7 +115,21 @@ def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, st
             built.append(SourcesOperator(sources, pane_ns))
         elif analysis == "quality":
             built.append(QualityOperator(QualityConfig(size_panes=settings.panes(settings.quality.size_s)), pane_ns))
+    if "paths" in settings.analyses:  # after the elephants, of which it asks which flows they are
+        paths = PathsConfig(settings.panes(settings.paths.size_s), settings.paths.flows_max)
+        built.append(PathsOperator(paths, pane_ns, links, Topology(), elephants_of(built)))
     return built
+
+
+def elephants_of(operators: Iterable[Operator]) -> ElephantsOperator | None:
+    """Return the operator that knows which flows are elephants, None where it is not enabled."""
+    return next((o for o in operators if isinstance(o, ElephantsOperator)), None)
+
+
+def cubes_config(operators: Iterable[Operator]) -> CubesConfig:
+    """Return what a flows partition sums up for the next stage."""
+    elephants = elephants_of(operators)
+    return CubesConfig(others={} if elephants is None else {Cube.ELEPHANT_HOP: elephant_hops(elephants)})
 
 
 class PartitionAnalysis(PartitionWork[FlowBatch]):
@@ -134,7 +154,7 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
         if settings.is_merging:
             route = Route(name(settings, "flows"), partition, settings.topics.partitions)
             said = None if progress is None else progress.closed
-            self._partials = PartialsOperator(CubesOf(links), settings.pane_ns, route, said)
+            self._partials = PartialsOperator(CubesOf(cubes_config(operators), links), settings.pane_ns, route, said)
             operators.append(self._partials)
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 
@@ -176,6 +196,7 @@ class FilePipeline:
     topic: str
     wire_format: str
     context: DecodeContext | None = None
+    topology: Topology = field(default_factory=Topology)
     ledger: Ledger = field(default_factory=Ledger)
     rejected: list[Rejected] = field(default_factory=list)
     _next: int = 0
@@ -190,6 +211,10 @@ class FilePipeline:
         partitions = range(self.settings.topics.partitions)
         self._partitions = [PartitionAnalysis(self.settings, self.links, partition=p) for p in partitions]
         self._merges = [PartitionMerges(self.settings, self.links, partition=p) for p in partitions]
+        for part in self._partitions:
+            part.replace_tables(self.links, self.topology)
+        for merges in self._merges:
+            merges.replace_tables(self.links, self.topology)
 
     def feed(self, payloads: Payloads) -> list[Said]:
         """Take in the next messages and return what the operators say."""

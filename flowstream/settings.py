@@ -32,6 +32,7 @@ from flowstream.setting_tables import (
     InputQuality,
     Kafka,
     Output,
+    Paths,
     Sampling,
     Section,
     Sources,
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     sampling: Sampling = Sampling()
     distances: Distances = Distances()
     elephants: Elephants = Elephants()
+    paths: Paths = Paths()
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
     output: Output = Output()
@@ -97,6 +99,7 @@ class Settings(BaseSettings):
         for name, length_s in (
             ("distances.size_s", self.distances.size_s),
             ("distances.step_s", self.distances.step_s),
+            ("paths.size_s", self.paths.size_s),
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
         ):
@@ -145,6 +148,7 @@ class Settings(BaseSettings):
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
+                "paths": True,
                 "sources": {"size_s", "distances"}, "quality": True, "topics": {"partitions"},
             }
         )  # fmt: skip

@@ -52,6 +52,8 @@ class SharedLinks:
         self.links, self.topology = links, topology
         self._latest = LatestCabling()
         self._size = size_panes
+        self._keys: Words
+        self._sums: Sums
         self._forget()
 
     @property
@@ -91,7 +93,7 @@ class SharedLinks:
         self._keys, self._sums = keys, Sums(counts, spread)
 
     def _forget(self) -> None:
-        self._keys: Words = np.zeros((0, len(KEYS)), np.uint64)
+        self._keys = np.zeros((0, len(KEYS)), np.uint64)
         self._sums = Sums(np.zeros((0, len(COUNTS)), np.int64), np.zeros((0, len(SPREAD))))
 
     def _add(self, rows: PartialBatch) -> None:

@@ -14,6 +14,10 @@ STREAMS: Mapping[str, str] = {
     "distance-pairs": "distances",
     "distance-pair-blocks": "distances",
     "elephants": "elephants",
+    "paths": "paths",
+    "path-events": "paths",
+    "path-windows": "paths",
+    "elephant-links": "paths",
     "sources": "sources",
     "input-quality": "quality",
 }
@@ -75,6 +79,10 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "distance-pairs": "single pairs",
         "distance-pair-blocks": "all pairs, in blocks",
         "elephants": "elephant flow events",
+        "paths": "where flows went",
+        "path-events": "flows that changed their path",
+        "path-windows": "how much the paths tell",
+        "elephant-links": "elephants that share a link",
         "sources": "table of sources per window",
         "input-quality": "doubtful rows per exporter",
     }
