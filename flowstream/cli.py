@@ -18,6 +18,7 @@ from flowstream.decode import DECODERS
 from flowstream.errors import SettingsError
 from flowstream.inventory_commands import links, topology
 from flowstream.log_commands import compare, offsets, tail
+from flowstream.path_commands import paths
 from flowstream.replay_commands import promote, replay
 from flowstream.settings import load
 from flowstream.topics import specs
@@ -33,7 +34,7 @@ def main() -> None:
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
-for command in (tail, offsets, compare, replay, promote):
+for command in (tail, paths, offsets, compare, replay, promote):
     main.add_command(command)
 
 

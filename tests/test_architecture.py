@@ -40,6 +40,7 @@ LADDER = (
     "distances elephants quality paths",
     "sources",
     "results render field_changes",
+    "flow_filter",
     "compare",
     "setting_tables metrics kernel_cache",
     "settings",
@@ -47,7 +48,7 @@ LADDER = (
     "pipeline",
     "analyze warmup app_state positions replay",
     "console",
-    "inventory_commands log_commands replay_commands",
+    "inventory_commands log_commands path_commands replay_commands",
     "cli",
 )
 RUNG = {module: rung for rung, names in enumerate(LADDER) for module in names.split()}
