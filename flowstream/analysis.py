@@ -200,8 +200,9 @@ class Analysis(Generic[Rows]):
             PROGRESS_VERSION,
             self._panes.pane_ns,
             self.position,
-            self._next_offset,
-            self.closed,
+            # A resumed life has said what was said, and has the operators as they were, also while it catches up.
+            max(self._next_offset, self._read_before),
+            max(self._said_before, self.closed or 0) or self.closed,
             self._trailing_closed,
             list(self._trailing.expected),
             [

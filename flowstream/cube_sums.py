@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import Array, FlowBatch, FlowType
+from flowstream.partials import PartialBatch
 from flowstream.saturation import plus, scaled
 
 COUNTS: Final = ("bytes", "packets", "records")
@@ -26,15 +28,35 @@ class Sums:
     counts: Integers  # (n, 3)
     spread: Floats  # (n, 2)
 
+    @classmethod
+    def zeros(cls, rows: int) -> Sums:
+        """Return sums of nothing."""
+        return cls(np.zeros((rows, len(COUNTS)), np.int64), np.zeros((rows, len(SPREAD))))
+
+    @classmethod
+    def concat(cls, parts: Sequence[Sums]) -> Sums:
+        """Join sums end to end."""
+        return cls(np.concatenate([p.counts for p in parts]), np.concatenate([p.spread for p in parts]))
+
+    @classmethod
+    def of_partials(cls, rows: PartialBatch) -> Sums:
+        """Return the sums that partials hold."""
+        counts = np.stack([rows.column(name) for name in COUNTS], axis=1)
+        return cls(counts, np.stack([rows.column(name) for name in SPREAD], axis=1))
+
     def take(self, index: Array) -> Sums:
         """Select rows by position or mask."""
         return Sums(self.counts[index], self.spread[index])
 
     def by(self, group: Integers, groups: int) -> Sums:
         """Add up per group, in the order of the rows."""
-        summed = Sums(np.zeros((groups, len(COUNTS)), np.int64), np.zeros((groups, len(SPREAD))))
-        _add(group, self.counts, self.spread, summed.counts, summed.spread)
+        summed = Sums.zeros(groups)
+        summed.add(group, self)
         return summed
+
+    def add(self, group: Integers, rows: Sums) -> None:
+        """Add rows to the sums of their groups, in the order of the rows."""
+        _add(group, rows.counts, rows.spread, self.counts, self.spread)
 
     def columns(self) -> dict[str, Array]:
         """Return them as columns of partials."""

@@ -28,6 +28,7 @@ from flowstream.partials import KEYS, PARTIAL_COLUMNS, Cube, PartialBatch
 #: Makes the columns of a cube's partials from a pane, in key order: for cubes that are not sums of what counts.
 Maker = Callable[[Pane], Mapping[str, Array]]
 
+NO_NUMBER: Final = 64  # in the place of the low bits of a sequence number
 WITH_PORTS: Final = (6, 17, 33, 132, 136)  # TCP, UDP, DCCP, SCTP, UDP-Lite
 
 
@@ -183,20 +184,20 @@ def _sequence(pane: _Counting) -> dict[str, Array]:
     bits = np.where(numbered, np.uint64(1) << low, np.uint64(0))
     by_records = np.isin(kinds, BY_RECORDS) & numbered
     # Where datagrams are counted, 64 numbers share a row; where records are, the records of each must be told.
-    place = np.where(by_records, sequence, sequence & ~np.uint64(63)) << np.uint64(1) | numbered
+    high, low = (sequence >> np.uint64(6)) << np.uint64(7), np.where(by_records, low, np.uint64(0))
+    place = high | np.where(numbered, low, np.uint64(NO_NUMBER))
     owner = number.astype(np.uint64) << np.uint64(8) | kinds
     group, keys = number_groups(np.stack([owner, place], axis=1))
     counts = np.where(pane.counted.counts[:, None], pane.sums_of_every.counts, 0)
     counts[:, COUNTS.index("records")] = 1
     sums = Sums(counts, np.zeros((len(rows), len(SPREAD)))).by(group, len(keys))
     words = exporters[(keys[:, 0] >> np.uint64(8)).astype(np.int64)]
-    numbers = keys[:, 1] >> np.uint64(1)
     return {
         "key_0": words[:, 0],
         "key_1": words[:, 1],
         "key_2": keys[:, 0] & np.uint64(0xFF),
-        "key_3": numbers >> np.uint64(6),
-        "key_4": numbers & np.uint64(63),
+        "key_3": keys[:, 1] >> np.uint64(7),
+        "key_4": keys[:, 1] & np.uint64(127),
         **sums.columns(),
         "bits": united(group, bits, len(keys)),
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from flowstream.analysis import Analysis, Bounds, Progress
 from flowstream.blocks import Block, decode_partials
+from flowstream.link_use import LinkUse
 from flowstream.links import LinkTable
 from flowstream.operators import Operator
 from flowstream.partials import PartialBatch
@@ -18,8 +19,11 @@ from flowstream.topology import Topology
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage; the topology is given with ``replace_tables``."""
     built: list[Operator[PartialBatch]] = []
-    if "paths" in settings.analyses:
-        built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
+    for analysis in settings.analyses:
+        if analysis == "links":
+            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+        if analysis == "paths":
+            built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
     return built
 
 

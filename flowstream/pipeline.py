@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from flowstream.analysis import Analysis, Bounds, Outcome, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, origin_names
-from flowstream.cubes import CubesConfig, CubesOf
+from flowstream.cubes import CubesConfig, CubesOf, Maker
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.decode.avro_writers import Writer
 from flowstream.distances import DistancesConfig, DistancesOperator
@@ -35,6 +36,7 @@ from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 from flowstream.topics import name
 from flowstream.topology import Topology
+from flowstream.wire_load import WireLoadConfig, interface_partials
 
 #: What one block covers at the most. A row takes up to 170 bytes where other rows of its block differ widely, and its
 #: message 50 or more if it fills them: three megabytes of messages stay below the ten or so of ``BLOCK_BYTES_MAX``.
@@ -126,10 +128,17 @@ def elephants_of(operators: Iterable[Operator]) -> ElephantsOperator | None:
     return next((o for o in operators if isinstance(o, ElephantsOperator)), None)
 
 
-def cubes_config(operators: Iterable[Operator]) -> CubesConfig:
-    """Return what a flows partition sums up for the next stage."""
+def cubes_config(settings: Settings, operators: Iterable[Operator]) -> CubesConfig:
+    """Return the cubes that the enabled analyses merge; ``operators`` are those of the flows partition."""
+    others: dict[Cube, Maker] = {}
+    if "links" in settings.analyses:
+        link_use = settings.link_use.config(settings.sampling.samples_min)
+        wire_load = WireLoadConfig(link_use.interval_ns, link_use.reach_ns)
+        others[Cube.INTERFACE] = partial(interface_partials, config=wire_load)
     elephants = elephants_of(operators)
-    return CubesConfig(others={} if elephants is None else {Cube.ELEPHANT_HOP: elephant_hops(elephants)})
+    if "paths" in settings.analyses and elephants is not None:
+        others[Cube.ELEPHANT_HOP] = elephant_hops(elephants)
+    return CubesConfig(CubesConfig().cubes if "talkers" in settings.analyses else frozenset(), others)
 
 
 class PartitionAnalysis(PartitionWork[FlowBatch]):
@@ -154,7 +163,8 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
         if settings.is_merging:
             route = Route(name(settings, "flows"), partition, settings.topics.partitions)
             said = None if progress is None else progress.closed
-            self._partials = PartialsOperator(CubesOf(cubes_config(operators), links), settings.pane_ns, route, said)
+            cubes = CubesOf(cubes_config(settings, operators), links)
+            self._partials = PartialsOperator(cubes, settings.pane_ns, route, said)
             operators.append(self._partials)
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 

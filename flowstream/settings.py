@@ -31,6 +31,7 @@ from flowstream.setting_tables import (
     Input,
     InputQuality,
     Kafka,
+    LinkUse,
     Output,
     Paths,
     Sampling,
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     paths: Paths = Paths()
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
+    link_use: LinkUse = LinkUse()
     output: Output = Output()
     web: Web = Web()
     data_dir: Path = Field(Path(".flowstream"), description="the worker's own folder")
@@ -102,6 +104,7 @@ class Settings(BaseSettings):
             ("paths.size_s", self.paths.size_s),
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
+            ("link_use.interval_s", self.link_use.interval_s),
         ):
             panes = length_s / self.time.pane_s
             if abs(panes - round(panes)) > 1e-9 or round(panes) < 1:
@@ -116,6 +119,10 @@ class Settings(BaseSettings):
                 f"distances.flows_max = {self.distances.flows_max} gives more than two million records per source and "
                 f"window with distances.pairs = 'all' and pair_form = 'records'; lower it to 2001"
             )
+        try:
+            self.link_use.config(self.sampling.samples_min)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
         if len(set(self.analyses)) != len(self.analyses):
             raise ValueError(f"analyses = {list(self.analyses)} names one twice")
         if len({i.topic for i in self.inputs}) != len(self.inputs):
@@ -148,8 +155,8 @@ class Settings(BaseSettings):
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
-                "paths": True,
-                "sources": {"size_s", "distances"}, "quality": True, "topics": {"partitions"},
+                "sources": {"size_s", "distances"}, "quality": True, "link_use": True, "paths": True,
+                "topics": {"partitions"},
             }
         )  # fmt: skip
         return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -20,7 +20,13 @@ STREAMS: Mapping[str, str] = {
     "elephant-links": "paths",
     "sources": "sources",
     "input-quality": "quality",
+    "link-use": "links",
+    "link-use-percentiles": "links",
+    "link-events": "links",
 }
+
+#: Streams whose records may be large: of very many sources, pairs or interfaces.
+WIDE = frozenset({"sources", "distance-pair-blocks", "link-use", "link-use-percentiles"})
 
 #: Streams that all replays of a prefix share with the live app.
 SHARED = frozenset({"links", "topology", "replays"})
@@ -85,10 +91,13 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "elephant-links": "elephants that share a link",
         "sources": "table of sources per window",
         "input-quality": "doubtful rows per exporter",
+        "link-use": "load of interfaces per exporter and interval",
+        "link-use-percentiles": "95th percentiles of it per exporter, hour and day",
+        "link-events": "links over the threshold",
     }
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
-            config = wide if stream in {"sources", "distance-pair-blocks"} else upserted
+            config = wide if stream in WIDE else upserted
             made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 
