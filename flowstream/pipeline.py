@@ -159,12 +159,12 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
         self._names: dict[int, str] = {}
         self._named: tuple[tuple[str, int], ...] = ()
         operators = build_operators(settings, links, self._names)
+        self._cubes = CubesOf(cubes_config(settings, operators), links)
         self._partials: PartialsOperator | None = None
         if settings.is_merging:
             route = Route(name(settings, "flows"), partition, settings.topics.partitions)
             said = None if progress is None else progress.closed
-            cubes = CubesOf(cubes_config(settings, operators), links)
-            self._partials = PartialsOperator(cubes, settings.pane_ns, route, said)
+            self._partials = PartialsOperator(self._cubes, settings.pane_ns, route, said)
             operators.append(self._partials)
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 
@@ -178,6 +178,11 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
             self._named = block.sources
             self._names.update(origin_names(block.sources))
         return super().apply(offset, block)
+
+    def replace_tables(self, links: LinkTable, topology: Topology) -> None:
+        """Give operators, and the counting of what is summed up, other tables."""
+        super().replace_tables(links, topology)
+        self._cubes.links = links
 
     def take_partials(self) -> list[tuple[int, Block[PartialBatch]]]:
         """Return the blocks of partials of the panes closed since this was last asked, with their partitions."""
