@@ -28,8 +28,8 @@ from agents.analysed import Analysed
 from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
 from agents.delivery import Delivery, Displaced, Outlet, outgoing_results
+from agents.inventory import InventoryFollower
 from agents.kept import load_kept
-from agents.links import LinkFollower
 from agents.publisher import Outgoing
 from agents.tables import Tables
 from flowstream.analysis import Bounds, Progress
@@ -69,7 +69,7 @@ class AnalysesAgent:
         self,
         context: Context,
         tables: Tables | None,
-        links: LinkFollower,
+        inventory: InventoryFollower,
         delivery: Delivery,
         stage: type[PartitionAnalysis | PartitionMerges] = PartitionAnalysis,
     ) -> None:
@@ -78,7 +78,7 @@ class AnalysesAgent:
         self.stage = stage
         self._tables = tables
         self._delivery = delivery
-        self._links = links
+        self._inventory = inventory
         self.bounds: Mapping[int, Bounds] = {}  # by partition, where not everything is wanted
         self._parts: dict[TP, _Part] = {}
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
@@ -98,7 +98,7 @@ class AnalysesAgent:
             return
         await self._slots.acquire()
         try:
-            part.work.replace_links(self._links.table)
+            part.work.replace_tables(self._inventory.links, self._inventory.topology)
             with self._context.metrics.pane_seconds.time():
                 done = await asyncio.to_thread(self._work, part, batch)
             if batch.void:
@@ -198,7 +198,7 @@ class AnalysesAgent:
         try:
             work = self.stage(
                 self._context.settings,
-                self._links.table,
+                self._inventory.links,
                 progress,
                 self.bounds.get(tp.partition, Bounds()),
                 tp.partition,

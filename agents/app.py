@@ -20,7 +20,7 @@ from agents.control import state_to_run
 from agents.delivery import AtLeastOnce, Delivery
 from agents.faust_app import FlowstreamApp, faust_app
 from agents.ingest import IngestAgent
-from agents.links import LinkFollower
+from agents.inventory import InventoryFollower
 from agents.progress import ProgressLog
 from agents.publisher import Publisher
 from agents.registry import register_schemas
@@ -46,15 +46,15 @@ class _Parts:
         settings, app = context.settings, context.app
         self._context = context
         self._role: Role = role
-        self._links = LinkFollower(settings)
+        self._inventory = InventoryFollower(settings)
         self.tables = Tables(app, settings, context.metrics) if "analyses" in agents else None
         self._ingest = IngestAgent(context) if "ingest" in agents else None
         self._analyses = self._merges = None
         if self.tables is not None:
-            self._analyses = AnalysesAgent(context, self.tables, self._links, _delivery(context, "analyses"))
+            self._analyses = AnalysesAgent(context, self.tables, self._inventory, _delivery(context, "analyses"))
         if "merges" in agents and settings.is_merging:
             delivery = _delivery(context, "merges")
-            self._merges = AnalysesAgent(context, None, self._links, delivery, PartitionMerges)
+            self._merges = AnalysesAgent(context, None, self._inventory, delivery, PartitionMerges)
         self._stages = [stage for stage in (self._analyses, self._merges) if stage is not None]
         batched: set[str] = set()
         if self._ingest is not None:
@@ -80,7 +80,7 @@ class _Parts:
                 if settings.kafka.declare_topics:
                     # Faust knows of one of our tables only, and its own command comes here unprepared.
                     await create_topics(settings, changelogs(settings))
-                await self._links.start()
+                await self._inventory.start()
         except (KafkaError, OSError, ValueError) as error:
             raise unreachable(settings, error) from error
         context.metrics.worker_up.labels(__version__, settings.digest()).set(1)
@@ -93,7 +93,7 @@ class _Parts:
         """Let go of everything."""
         for stage in self._stages:
             await stage.let_go()
-        await self._links.stop()
+        await self._inventory.stop()
         await self._context.publisher.stop()
 
 

@@ -18,6 +18,8 @@ from flowstream.recordings import Recording, RecordingError
 from flowstream.results import column_to_json, to_json
 from flowstream.settings import Settings
 from flowstream.topics import STREAMS
+from flowstream.topology import Topology
+from flowstream.topology_json import read_topology
 
 
 class ResultFiles:
@@ -72,6 +74,7 @@ def analyze_files(
     paths: Sequence[Path],
     wire_format: str | None,
     links_file: Path | None,
+    topology_file: Path | None,
     output: Path | None,
     bar: Progress,
 ) -> Ledger:
@@ -84,8 +87,10 @@ def analyze_files(
     formats = sorted({r.wire_format for r in recordings})
     if len(formats) > 1:
         raise RecordingError(f"the files are of different formats ({', '.join(formats)}); analyse them apart")
-    links = LinkTable.from_rows([]) if links_file is None else LinkTable.from_path(links_file)
-    pipeline = FilePipeline(settings, links, settings.inputs[0].topic, formats[0], decode_context(settings.inputs[0]))
+    links = LinkTable() if links_file is None else LinkTable.from_path(links_file)
+    topology = Topology() if topology_file is None else read_topology(topology_file)
+    context = decode_context(settings.inputs[0])
+    pipeline = FilePipeline(settings, links, settings.inputs[0].topic, formats[0], context, topology)
     files = ResultFiles(output)
     task = bar.add_task("analyse", total=sum(r.bytes_total for r in recordings))
     done = 0

@@ -18,6 +18,7 @@ from flowstream.decode import DECODERS
 from flowstream.errors import SettingsError
 from flowstream.inventory_commands import links, topology
 from flowstream.log_commands import compare, offsets, tail
+from flowstream.path_commands import paths
 from flowstream.replay_commands import promote, replay
 from flowstream.settings import load
 from flowstream.topics import specs
@@ -33,7 +34,7 @@ def main() -> None:
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
-for command in (tail, offsets, compare, replay, promote):
+for command in (tail, paths, offsets, compare, replay, promote):
     main.add_command(command)
 
 
@@ -41,6 +42,7 @@ for command in (tail, offsets, compare, replay, promote):
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "wire_format", type=FORMATS, help="Wire format (default: recognised from the file).")
 @click.option("--links", "links_file", type=click.Path(path_type=Path), help="CSV of link capacities.")
+@click.option("--topology", "topology_file", type=click.Path(path_type=Path), help="CSV or JSON of the cables.")
 @click.option("--only", help="Analyses to run, separated by commas (default: those of the settings).")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for one JSON Lines file per result topic.")
 @settings_option
@@ -48,6 +50,7 @@ def analyze(
     paths: tuple[Path, ...],
     wire_format: str | None,
     links_file: Path | None,
+    topology_file: Path | None,
     only: str | None,
     output: Path | None,
     settings_file: Path | None,
@@ -62,7 +65,7 @@ def analyze(
     overrides = {} if only is None else {"analyses": tuple(part.strip() for part in only.split(","))}
     settings = load(settings_file, **overrides)
     with progress_bar() as bar:
-        ledger = analyze_files(settings, paths, wire_format, links_file, output, bar)
+        ledger = analyze_files(settings, paths, wire_format, links_file, topology_file, output, bar)
     err.print(
         f"{ledger.messages:,} messages: {ledger.rejected:,} rejected, {ledger.skipped:,} without a flow. "
         f"{ledger.rows:,} flow records: {ledger.applied:,} analysed, {ledger.late:,} late.",

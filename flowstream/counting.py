@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import FlowBatch
+from flowstream.flow_keys import flow_words
 from flowstream.hashing import number_by_first, number_groups
 from flowstream.links import EDGE_NO, EDGE_UNKNOWN, EDGE_YES
 
@@ -55,15 +56,6 @@ def count_once(rows: FlowBatch, edge: NDArray[np.int8]) -> Counted:
         decided = _by_sighting(rows.take(open_rows), edge[open_rows] == EDGE_YES)
         counts[open_rows], rule[open_rows] = decided.counts, decided.rule
     return Counted(counts, rule)
-
-
-def flow_words(rows: FlowBatch) -> NDArray[np.uint64]:
-    """Return the flow of each row as (rows, 5) words: addresses, then src_port << 32 | dst_port << 8 | proto."""
-    words = np.empty((len(rows), 5), np.uint64)
-    words[:, 0:2], words[:, 2:4] = rows.src_addr, rows.dst_addr
-    ports = rows.src_port.astype(np.uint64) << np.uint64(32) | rows.dst_port.astype(np.uint64) << np.uint64(8)
-    words[:, 4] = ports | rows.proto
-    return words
 
 
 def _by_sighting(rows: FlowBatch, at_edge: NDArray[np.bool_]) -> Counted:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from flowstream.batch import address_text
 from flowstream.cusum import Estimate, by_samples, estimate
-from flowstream.elephant_state import FLOW_WORDS, Floats, Sightings
+from flowstream.elephant_state import Floats, Sightings
+from flowstream.flow_keys import flow_fields, flow_key
 from flowstream.links import EDGE_YES
 from flowstream.operators import Result
 
@@ -73,7 +74,7 @@ class Scene:
         low_bps, high_bps = told.bounds_bps(self.confidence)
         results = []
         for n, (place, event) in enumerate(zip(at.tolist(), names, strict=True)):
-            flow = _flow(rows["key"][place])
+            flow = flow_fields(rows["key"][place])
             link_bps = int(self.link_bps[place]) or None
             rate_bps = float(told.rate_bps[n])
             value = {
@@ -91,7 +92,7 @@ class Scene:
                 "time_ns": time_ns,
                 "sightings": self._sightings(place, tick),
             }
-            key = "|".join(str(part) for part in (time_ns, *flow.values(), event))
+            key = f"{time_ns}|{flow_key(flow)}|{event}"
             results.append(Result(STREAM, key, time_ns, value))
         return results
 
@@ -120,17 +121,6 @@ class Scene:
             }
             for n in first.tolist()
         ]
-
-
-def _flow(key: NDArray[np.uint64]) -> dict[str, Any]:
-    words = [int(word) for word in key[:FLOW_WORDS]]
-    return {
-        "src_addr": address_text(words[0], words[1]),
-        "dst_addr": address_text(words[2], words[3]),
-        "proto": words[4] >> 32,
-        "src_port": words[4] >> 16 & 0xFFFF,
-        "dst_port": words[4] & 0xFFFF,
-    }
 
 
 def _place(key: NDArray[np.uint64]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 A *sighting* is a flow (the five-tuple) at one (exporter, in_if), as samples or as records. Its key is eight
 words, compared in this order, so that the sightings of a flow lie side by side:
 
-    0-1 src_addr   2-3 dst_addr   4 proto << 32 | src_port << 16 | dst_port
-    5-6 exporter   7 kind << 32 | in_if            (kind 0: samples, 1: records)
+    0-4 the flow (flow_keys.py)   5-6 exporter   7 kind << 32 | in_if     (kind 0: samples, 1: records)
 
 Nothing here runs per row in Python, and nothing depends on how rows were cut into batches.
 """
@@ -19,15 +18,15 @@ from numpy.typing import NDArray
 
 from flowstream.batch import Array, FlowBatch, FlowType, Quality
 from flowstream.errors import StateError
+from flowstream.flow_keys import FLOW_WORDS, Words, flow_words
 from flowstream.grouping import group_rows
 
 SAMPLES, RECORDS = 0, 1
-FLOW_WORDS, KEY_WORDS = 5, 8
+KEY_WORDS = 8
 SECOND_NS = 10**9
 RECORD_FLOOR_NS = SECOND_NS  # a record counts as at least this long: shorter bursts make no elephant
 VERSION = 1
 
-Words = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
 #: A sighting, apart from its ring. Sums of weights are in bytes x sampling rate.
@@ -163,9 +162,7 @@ def usable_rows(batch: FlowBatch) -> tuple[Rows, int]:
     weight = counted * rate
     count = np.where(kind == RECORDS, np.maximum(batch.packets, 1), 1).astype(np.float64)
     keys = np.empty((len(batch), KEY_WORDS), np.uint64)
-    keys[:, 0:2], keys[:, 2:4], keys[:, 5:7] = batch.src_addr, batch.dst_addr, batch.exporter
-    ports = batch.src_port.astype(np.uint64) << np.uint64(16) | batch.dst_port.astype(np.uint64)
-    keys[:, 4] = batch.proto.astype(np.uint64) << np.uint64(32) | ports
+    keys[:, :FLOW_WORDS], keys[:, 5:7] = flow_words(batch), batch.exporter
     keys[:, 7] = kind << np.uint64(32) | batch.in_if.astype(np.uint64)
     records = kind == RECORDS
     first_ns, last_ns = np.where(records, start, times), np.where(records, end, times)

@@ -28,6 +28,7 @@ from flowstream.elephant_state import (
     usable_rows,
 )
 from flowstream.errors import SettingsError
+from flowstream.flow_keys import FLOW_WORDS, Words
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result
 
@@ -79,8 +80,8 @@ class ElephantsOperator:
     """Say when a flow becomes an elephant (``onset``), goes on (``update``) and ends (``offset``).
 
     ``links`` may be replaced between two panes. ``evicted`` counts sightings forgotten over ``flows_max``,
-    ``untimed`` the records left out because their start and end are unknown. Raises SettingsError for a pane
-    length that is not positive.
+    ``untimed`` the records left out because their start and end are unknown. ``begun`` are the flows (``flow_keys``)
+    that became elephants in the last pane. Raises SettingsError for a pane length that is not positive.
     """
 
     name = STREAM
@@ -93,6 +94,7 @@ class ElephantsOperator:
         self.links = links
         self.evicted = 0
         self.untimed = 0
+        self.begun: Words = np.zeros((0, FLOW_WORDS), np.uint64)
         self._tick_ns = TICK_NS if pane_ns % TICK_NS == 0 else pane_ns
         self._window_ticks = max(1, round(config.window_s * SECOND_NS / self._tick_ns))
         self._window_ns = self._window_ticks * self._tick_ns
@@ -106,6 +108,11 @@ class ElephantsOperator:
         """Whether nothing is remembered, so that an empty pane would change and say nothing."""
         return len(self._state) == 0
 
+    @property
+    def active(self) -> Words:
+        """The flows that are elephants after the last pane, in order."""
+        return np.asarray(self._state.rows["key"][self._state.rows["active"] > 0, :FLOW_WORDS])
+
     def snapshot(self) -> bytes:
         """Return the state; of the rings only ticks that hold samples."""
         return to_bytes(self._state, self._tick_ns)
@@ -117,6 +124,7 @@ class ElephantsOperator:
     def process(self, panes: Sequence[Pane]) -> list[Result]:
         """Take in ``panes[-1]``, tick by tick, and return its events in the order of (tick, flow)."""
         pane = panes[-1]
+        self.begun = self.begun[:0]
         if len(pane.rows) == 0 and self.quiet:
             return []
         rows, untimed = usable_rows(pane.rows)
@@ -184,6 +192,7 @@ class ElephantsOperator:
             if told.weight[0] ** 2 < self.config.samples_min * told.variance[0]:
                 continue
             state.rows["active"][place] = 1
+            self.begun = np.concatenate([self.begun, state.rows["key"][at, :FLOW_WORDS]])
             state.rows["below_ns"][place] = 0
             state.rows["s"][inside] = state.rows["s_base"][inside] = 0.0
             results += self._told(scene, at, told, ["onset"], tick)

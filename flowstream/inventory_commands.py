@@ -10,12 +10,12 @@ import msgspec
 from rich.table import Table
 
 from flowstream.console import out, run, settings_option
-from flowstream.csv_rows import read_text, to_text
+from flowstream.csv_rows import to_text
 from flowstream.links import LinkTable
 from flowstream.settings import load
 from flowstream.topics import name
 from flowstream.topology import COLUMNS, Topology
-from flowstream.topology_json import from_json
+from flowstream.topology_json import read_topology
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 
@@ -73,7 +73,7 @@ def topology_load(path: Path, settings_file: Path | None) -> None:
     from agents.send import send_topology
 
     settings = load(settings_file)
-    cables = _read_topology(path)
+    cables = read_topology(path)
     removed = run(send_topology(settings, cables))
     _say_published(len(cables), "cables", name(settings, "topology"), removed)
 
@@ -99,13 +99,7 @@ def topology_convert(path: Path) -> None:
     \b
     Example: flowstream topology convert topology-data.json
     """
-    click.echo(to_text(COLUMNS, _read_topology(path).to_rows()), nl=False)
-
-
-def _read_topology(path: Path) -> Topology:
-    text = read_text(path)
-    is_json = text.lstrip("\ufeff \t\r\n").startswith(("{", "["))
-    return from_json(text, str(path)) if is_json else Topology.from_csv(text, str(path))
+    click.echo(to_text(COLUMNS, read_topology(path).to_rows()), nl=False)
 
 
 def _published(settings_file: Path | None, stream: str) -> list[dict[str, Any]]:

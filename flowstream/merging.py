@@ -15,10 +15,12 @@ from flowstream.partial_blocks import partition_of
 from flowstream.partials import Cube, PartialBatch
 from flowstream.partition_work import PartitionWork
 from flowstream.settings import Settings
+from flowstream.shared_links import SharedLinks
+from flowstream.topology import Topology
 
 
 def build_merging_operators(settings: Settings, links: LinkTable, partition: int) -> list[Operator[PartialBatch]]:
-    """Build the enabled operators of the second stage for a partials partition."""
+    """Build the enabled operators of a partials partition; the topology is given with ``replace_tables``."""
     built: list[Operator[PartialBatch]] = []
     for analysis in settings.analyses:
         if analysis == "links":
@@ -29,6 +31,8 @@ def build_merging_operators(settings: Settings, links: LinkTable, partition: int
             # Its rows are in every partition, and it speaks in one.
             if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
                 built.append(ExportLoss(size_panes, settings.pane_ns))
+        elif analysis == "paths":
+            built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
     return built
 
 

@@ -10,6 +10,7 @@ from flowstream.blocks import Block
 from flowstream.links import LinkTable
 from flowstream.operators import Operator, Rows
 from flowstream.partials import PartialBatch
+from flowstream.topology import Topology
 
 
 @runtime_checkable
@@ -17,6 +18,13 @@ class UsesLinks(Protocol):
     """An operator that goes by the table of links, which may be replaced between two blocks."""
 
     links: LinkTable
+
+
+@runtime_checkable
+class UsesTopology(Protocol):
+    """An operator that goes by the topology, which may be replaced between two blocks."""
+
+    topology: Topology
 
 
 class PartitionWork(Generic[Rows]):
@@ -42,8 +50,10 @@ class PartitionWork(Generic[Rows]):
         """Return what the next stage has to be told since this was last asked, with the partition each goes to."""
         return []
 
-    def replace_links(self, links: LinkTable) -> None:
-        """Give the operators that go by links another table."""
+    def replace_tables(self, links: LinkTable, topology: Topology) -> None:
+        """Give the operators that go by links or topology other tables."""
         for operator in self.operators:
             if isinstance(operator, UsesLinks):
                 operator.links = links
+            if isinstance(operator, UsesTopology):
+                operator.topology = topology

@@ -18,6 +18,7 @@ from flowstream.cubes import CubesConfig, CubesOf, Maker
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.decode.avro_writers import Writer
 from flowstream.distances import DistancesConfig, DistancesOperator
+from flowstream.elephant_hops import elephant_hops
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import SchemaError, SettingsError
 from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
@@ -28,11 +29,13 @@ from flowstream.operators import Operator, Said
 from flowstream.partial_blocks import PartialsOperator, Route
 from flowstream.partials import Cube, PartialBatch
 from flowstream.partition_work import PartitionWork
+from flowstream.paths import PathsConfig, PathsOperator
 from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 from flowstream.topics import name
+from flowstream.topology import Topology
 from flowstream.wire_load import WireLoadConfig, interface_partials
 
 #: What one block covers at the most. A row takes up to 170 bytes where other rows of its block differ widely, and its
@@ -97,7 +100,10 @@ def distances_config(settings: Settings) -> DistancesConfig:
 
 
 def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, str]) -> list[Operator]:
-    """Build the enabled operators; ``names`` gives ``topic-partition`` by origin id and may grow later."""
+    """Build the enabled operators; ``names`` gives ``topic-partition`` by origin id and may grow later.
+
+    The topology is given with ``PartitionWork.replace_tables``.
+    """
     pane_ns = settings.pane_ns
     built: list[Operator] = []
     for analysis in settings.analyses:
@@ -118,16 +124,27 @@ def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, st
             built.append(SourcesOperator(sources, pane_ns))
         elif analysis == "quality":
             built.append(QualityOperator(QualityConfig(size_panes=settings.panes(settings.quality.size_s)), pane_ns))
+    if "paths" in settings.analyses:  # after the elephants, of which it asks which flows they are
+        paths = PathsConfig(settings.panes(settings.paths.size_s), settings.paths.flows_max)
+        built.append(PathsOperator(paths, pane_ns, links, Topology(), elephants_of(built)))
     return built
 
 
-def cubes_config(settings: Settings) -> CubesConfig:
-    """Return the cubes that the enabled analyses merge."""
+def elephants_of(operators: Iterable[Operator]) -> ElephantsOperator | None:
+    """Return the operator that knows which flows are elephants, None where it is not enabled."""
+    return next((o for o in operators if isinstance(o, ElephantsOperator)), None)
+
+
+def cubes_config(settings: Settings, operators: Iterable[Operator]) -> CubesConfig:
+    """Return the cubes that the enabled analyses merge; ``operators`` are those of the flows partition."""
     others: dict[Cube, Maker] = {}
     if "links" in settings.analyses:
         link_use = settings.link_use.config(settings.sampling.samples_min)
         wire_load = WireLoadConfig(link_use.interval_ns, link_use.reach_ns)
         others[Cube.INTERFACE] = partial(interface_partials, config=wire_load)
+    elephants = elephants_of(operators)
+    if "paths" in settings.analyses and elephants is not None:
+        others[Cube.ELEPHANT_HOP] = elephant_hops(elephants)
     wanted = (cubes for analysis, cubes in CUBES_OF.items() if analysis in settings.analyses)
     return CubesConfig(frozenset().union(*wanted), others)
 
@@ -150,11 +167,12 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
         self._names: dict[int, str] = {}
         self._named: tuple[tuple[str, int], ...] = ()
         operators = build_operators(settings, links, self._names)
+        self._cubes = CubesOf(cubes_config(settings, operators), links)
         self._partials: PartialsOperator | None = None
         if settings.is_merging:
             route = Route(name(settings, "flows"), partition, settings.topics.partitions)
             said = None if progress is None else progress.closed
-            self._partials = PartialsOperator(CubesOf(cubes_config(settings), links), settings.pane_ns, route, said)
+            self._partials = PartialsOperator(self._cubes, settings.pane_ns, route, said)
             operators.append(self._partials)
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 
@@ -168,6 +186,11 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
             self._named = block.sources
             self._names.update(origin_names(block.sources))
         return super().apply(offset, block)
+
+    def replace_tables(self, links: LinkTable, topology: Topology) -> None:
+        """Give operators, and the counting of what is summed up, other tables."""
+        super().replace_tables(links, topology)
+        self._cubes.links = links
 
     def take_partials(self) -> list[tuple[int, Block[PartialBatch]]]:
         """Return the blocks of partials of the panes closed since this was last asked, with their partitions."""
@@ -196,6 +219,7 @@ class FilePipeline:
     topic: str
     wire_format: str
     context: DecodeContext | None = None
+    topology: Topology = field(default_factory=Topology)
     ledger: Ledger = field(default_factory=Ledger)
     rejected: list[Rejected] = field(default_factory=list)
     _next: int = 0
@@ -210,6 +234,10 @@ class FilePipeline:
         partitions = range(self.settings.topics.partitions)
         self._partitions = [PartitionAnalysis(self.settings, self.links, partition=p) for p in partitions]
         self._merges = [PartitionMerges(self.settings, self.links, partition=p) for p in partitions]
+        for part in self._partitions:
+            part.replace_tables(self.links, self.topology)
+        for merges in self._merges:
+            merges.replace_tables(self.links, self.topology)
 
     def feed(self, payloads: Payloads) -> list[Said]:
         """Take in the next messages and return what the operators say."""

@@ -70,6 +70,51 @@ def _elephant(value: Mapping[str, Any]) -> str:
     )
 
 
+def path_text(path: Mapping[str, Any], flow: Mapping[str, Any]) -> str:
+    """Return ``hA > leaf1[l1h>l1s1] > (spine1[s1l1>s1l3]) > leaf3[l3s1>l3h] > hC``.
+
+    In parentheses is what was inferred, ``?`` is a hop or an interface that is not known, ``...`` an end that is not.
+    """
+    hops = path["hops"]
+    parts = [path["entered_from"] or (flow["src_addr"] if path.get("first_known") else "...")]
+    for hop in hops:
+        ways = (_way(hop[f"{way}_port"], hop[f"{way}_if"]) for way in ("in", "out"))
+        text = f"{hop['node']}[{'>'.join(ways)}]"
+        parts.append(f"({text})" if hop.get("inferred") else text)
+        parts += ["?"] * (hop.get("missing_after") or 0)
+    parts.append(path["left_to"] or (flow["dst_addr"] if path.get("last_known") else "..."))
+    return " > ".join(parts)
+
+
+def _way(port: str | None, if_index: int | None) -> str:
+    return port or ("?" if if_index is None else str(if_index))
+
+
+def _path(value: Mapping[str, Any]) -> str:
+    flow = value["flow"]
+    told = " | ".join(path_text(path, flow) for path in value["paths"])
+    marks = "".join(f", {mark}" for mark in ("elephant", "ambiguous") if value[mark])
+    rules = ", ".join(sorted({path["ordered_by"] for path in value["paths"]}))
+    when = time_text(value["window_end_ns"])
+    return f"{when} {flow_text(flow)}  {told}  {value['bytes']:,} B, by {rules}{marks}"
+
+
+def _path_event(value: Mapping[str, Any]) -> str:
+    flow = value["flow"]
+    whole = {"first_known": True, "last_known": True}
+    before, after = (path_text({**value[side], **whole}, flow) for side in ("before", "after"))
+    return f"{time_text(value['window_end_ns'])} {flow_text(flow)}  was {before}  is {after}"
+
+
+def _elephant_link(value: Mapping[str, Any]) -> str:
+    link = f"{value['node'] or value['exporter']}[{_way(value['port'], value['out_if'])}]"
+    share = "" if value["share"] is None else f", {value['share']:.0%} of {rate_text(value['link_bps'])}"
+    idle = ", ".join(f"{one['port']} to {one['peer']}" for one in value["idle_links"]) or "none"
+    told = ", ".join(f"{flow_text(one['flow'])} {rate_text(one['rate_bps'])}" for one in value["elephants"])
+    head = f"{time_text(value['window_end_ns'])} {link} {rate_text(value['rate_bps'])}{share}"
+    return f"{head}: {told}; idle beside it: {idle}"
+
+
 def _distances(value: Mapping[str, Any]) -> str:
     source = f"{time_text(value['window_start_ns'])} {value['src_addr']}"
     head = f"{source}: {value['flows']} flows, {value['pairs']:,} pairs"
@@ -145,6 +190,9 @@ def _dead_letter(value: Mapping[str, Any]) -> str:
 
 _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "elephants": _elephant,
+    "paths": _path,
+    "path-events": _path_event,
+    "elephant-links": _elephant_link,
     "distances": _distances,
     "sources": _sources,
     "counting": _counting,

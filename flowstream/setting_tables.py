@@ -150,6 +150,15 @@ class Elephants(Section):
     flows_max: int = Field(20_000, ge=1, le=50_000, description="suspicious or active flows per partition at most")
 
 
+class Paths(Section):
+    """Through which switches flows went."""
+
+    size_s: Seconds = Field(10.0, description="window length")
+    flows_max: int = Field(
+        1000, ge=1, le=100_000, description="flows told per window and partition: those with most bytes, and elephants"
+    )
+
+
 class Sources(Section):
     """The table of sources."""
 

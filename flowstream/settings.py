@@ -34,6 +34,7 @@ from flowstream.setting_tables import (
     Kafka,
     LinkUse,
     Output,
+    Paths,
     Sampling,
     Section,
     Sources,
@@ -76,6 +77,7 @@ class Settings(BaseSettings):
     sampling: Sampling = Sampling()
     distances: Distances = Distances()
     elephants: Elephants = Elephants()
+    paths: Paths = Paths()
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
     counting: Counting = Counting()
@@ -101,6 +103,7 @@ class Settings(BaseSettings):
         for name, length_s in (
             ("distances.size_s", self.distances.size_s),
             ("distances.step_s", self.distances.step_s),
+            ("paths.size_s", self.paths.size_s),
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
             ("counting.size_s", self.counting.size_s),
@@ -155,7 +158,7 @@ class Settings(BaseSettings):
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
-                "sources": {"size_s", "distances"}, "quality": True, "counting": True, "link_use": True,
+                "sources": {"size_s", "distances"}, "quality": True, "counting": True, "link_use": True, "paths": True,
                 "topics": {"partitions"},
             }
         )  # fmt: skip

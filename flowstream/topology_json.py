@@ -9,15 +9,24 @@ table of links'.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from flowstream.csv_rows import read_text
 from flowstream.errors import SettingsError
 from flowstream.topology import Topology
 
 #: What containerlab names the far end of a link that leaves the lab.
 _OUTSIDE = ("host", "mgmt-net", "macvlan", "vxlan", "dummy")
+
+
+def read_topology(path: Path) -> Topology:
+    """Read a topology file, CSV or either form of JSON; SettingsError also where it cannot be read."""
+    text = read_text(path)
+    is_json = text.lstrip("\ufeff \t\r\n").startswith(("{", "["))
+    return from_json(text, str(path)) if is_json else Topology.from_csv(text, str(path))
 
 
 def from_json(text: str, source: str = "topology") -> Topology:

@@ -22,6 +22,7 @@ from flowstream.operators import Said, one_by_one
 from flowstream.record_batches import LegacyBatch
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+from flowstream.topology import Topology
 
 PROGRESS = "progress"
 
@@ -148,7 +149,7 @@ class Stage:
 
         app = SimpleNamespace(consumer=self.consumer, crash=crash, rebalancing=False)
         self.context = Context(self.settings, self.metrics, self.publisher, ResultEncoder(), app)  # type: ignore[arg-type]
-        self.links = SimpleNamespace(table=LinkTable.from_rows([]))
+        self.inventory = SimpleNamespace(links=LinkTable(), topology=Topology())
 
     def batch(self, topic: str, values: list[bytes | None], first: int = 0, partition: int = 0, at_ms: int = 0) -> Any:
         """Make a batch as the consumer would have fetched it."""

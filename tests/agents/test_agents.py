@@ -33,7 +33,7 @@ def stage() -> Stage:
 
 
 def analyses(stage: Stage) -> AnalysesAgent:
-    return AnalysesAgent(stage.context, stage.tables, stage.links, stage.delivery)  # type: ignore[arg-type]
+    return AnalysesAgent(stage.context, stage.tables, stage.inventory, stage.delivery)  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], bool]) -> None:

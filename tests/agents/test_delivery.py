@@ -76,7 +76,7 @@ def delivery() -> FakeDelivery:
 
 
 def analyses(stage: Stage, delivery: FakeDelivery) -> AnalysesAgent:
-    return AnalysesAgent(stage.context, stage.tables, stage.links, delivery)  # type: ignore[arg-type]
+    return AnalysesAgent(stage.context, stage.tables, stage.inventory, delivery)  # type: ignore[arg-type]
 
 
 def of(said: list[Outgoing], stage: Stage, stream: str) -> list[Outgoing]:

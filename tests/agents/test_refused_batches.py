@@ -80,7 +80,7 @@ async def test_a_dead_letter_holds_the_batch_as_it_was_fetched_up_to_the_bound_o
 
 
 async def test_the_analysis_goes_on_too(stage) -> None:
-    agent = AnalysesAgent(stage.context, stage.tables, stage.links, stage.delivery)
+    agent = AnalysesAgent(stage.context, stage.tables, stage.inventory, stage.delivery)
     flows = "flowstream.flows.v1"
     await agent.take(fetched(stage, flows, batch(ZSTD, BOMB, 4, 0), LegacyBatch([(4, 0, b"not a block")])))
     await agent.settle()

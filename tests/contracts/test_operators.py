@@ -21,8 +21,10 @@ from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import StateError
 from flowstream.links import LinkTable
 from flowstream.operators import Operator, Pane, Result, one_by_one
+from flowstream.paths import PathsConfig, PathsOperator
 from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.sources import SourcesConfig, SourcesOperator
+from flowstream.topology import Topology
 from tests.builders import T0_NS, flows
 
 SECOND = 10**9
@@ -45,6 +47,7 @@ OPERATORS: Mapping[str, Callable[[], Operator]] = {
     ),
     "sources": lambda: SourcesOperator(SourcesConfig(), SECOND),
     "sources, hopping, no distances": lambda: SourcesOperator(SourcesConfig(4, 2, distances=None), SECOND),
+    "paths": lambda: PathsOperator(PathsConfig(4, flows_max=3), SECOND, LINKS, Topology()),
     "quality": lambda: QualityOperator(QualityConfig(7), SECOND),
     "elephants": lambda: ElephantsOperator(ElephantsConfig(rate_bps_min=1e6), SECOND, LINKS),
 }  # fmt: skip

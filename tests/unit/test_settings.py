@@ -65,6 +65,8 @@ OTHER: dict[str, Any] = {
     "elephants.threshold": 0.2,
     "elephants.rate_bps_min": 1e6,
     "elephants.flows_max": 1234,
+    "paths.size_s": 5.0,
+    "paths.flows_max": 50,
     "sources.size_s": 20.0,
     "sources.distances": False,
     "sources.windows_kept": 6,

@@ -11,7 +11,7 @@ from flowstream.csv_rows import to_text
 from flowstream.errors import SettingsError
 from flowstream.links import LinkTable
 from flowstream.topology import COLUMNS, Topology, cable_key
-from flowstream.topology_json import from_json
+from flowstream.topology_json import _OUTSIDE, from_json
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 HEADER = ",".join(COLUMNS) + "\n"
@@ -28,7 +28,8 @@ def fabrics(draw):
         near = ports.pop()
         far = (draw(NAMES), "") if draw(st.booleans()) else ports.pop()
         rows.append(dict(zip(COLUMNS, (*near, *far), strict=True)))
-    return rows
+    # containerlab's names of what is outside are no nodes in its JSON.
+    return [row for row in rows if not {row["node"], row["peer"]} & set(_OUTSIDE)]
 
 
 def turned(row):

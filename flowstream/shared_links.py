@@ -1,0 +1,206 @@
+"""Elephants that share a link, merged over all flows partitions: two that ECMP has put on the same one of several.
+
+A hash puts flows on links whatever their rate, so two elephants may share one while another of equal cost is free.
+Who wants to move one needs to know which they are, and where there is room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from flowstream.batch import address_text
+from flowstream.cabling import Cabling, Interface, LatestCabling
+from flowstream.cube_sums import COUNTS, SPREAD, Sums
+from flowstream.errors import StateError
+from flowstream.estimate import rate_interval
+from flowstream.flow_keys import flow_fields
+from flowstream.grouping import group_rows
+from flowstream.hashing import number_groups
+from flowstream.links import LinkTable
+from flowstream.operators import Pane, Result
+from flowstream.partials import KEYS, Cube, PartialBatch
+from flowstream.topology import Port, Topology
+
+STREAM = "elephant-links"
+VERSION = 1
+LINK_WORDS = 3  # exporter and out_if; the others are the flow
+
+Words = NDArray[np.uint64]
+
+
+class _Snapshot(msgspec.Struct, frozen=True):
+    version: int
+    keys: bytes
+    counts: bytes
+    spread: bytes
+
+
+class SharedLinks:
+    """Say per window and link which elephants share it. ``links`` and ``topology`` may be replaced between panes."""
+
+    name = STREAM
+    lookback = 0
+
+    def __init__(self, size_panes: int, links: LinkTable, topology: Topology) -> None:
+        if size_panes < 1:
+            raise ValueError(f"a window of {size_panes} panes has no length")
+        self.links, self.topology = links, topology
+        self._latest = LatestCabling()
+        self._size = size_panes
+        self._keys: Words
+        self._sums: Sums
+        self._forget()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether an empty pane changes nothing: no elephant was seen in this window."""
+        return len(self._keys) == 0
+
+    def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Result]:
+        """Add a pane to its window, and say the window that ends with it."""
+        pane = panes[-1]
+        rows = pane.rows.take(pane.rows.cube == Cube.ELEPHANT_HOP)
+        if len(rows):
+            self._add(rows)
+        if (pane.index + 1) % self._size or self.quiet:
+            return []
+        end_ns, length_ns = pane.end_ns, self._size * (pane.end_ns - pane.start_ns)
+        results = self._shared(end_ns - length_ns, end_ns)
+        self._forget()
+        return results
+
+    def snapshot(self) -> bytes:
+        """Return the sums of the window so far."""
+        parts = (self._keys.astype("<u8"), self._sums.counts.astype("<i8"), self._sums.spread.astype("<f8"))
+        return msgspec.msgpack.encode(_Snapshot(VERSION, *(part.tobytes() for part in parts)))
+
+    def restore(self, state: bytes) -> None:
+        """Take a snapshot's state; StateError where it is not one."""
+        try:
+            told = msgspec.msgpack.decode(state, type=_Snapshot)
+            keys = np.frombuffer(told.keys, "<u8").reshape(-1, len(KEYS))
+            counts = np.frombuffer(told.counts, "<i8").reshape(len(keys), len(COUNTS))
+            spread = np.frombuffer(told.spread, "<f8").reshape(len(keys), len(SPREAD))
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            raise StateError(f"{STREAM}: the snapshot is not one of ours: {error}") from error
+        if told.version != VERSION:
+            raise StateError(f"{STREAM}: the snapshot is of version {told.version}, not {VERSION}")
+        self._keys, self._sums = keys, Sums(counts, spread)
+
+    def _forget(self) -> None:
+        self._keys = np.zeros((0, len(KEYS)), np.uint64)
+        self._sums = Sums(np.zeros((0, len(COUNTS)), np.int64), np.zeros((0, len(SPREAD))))
+
+    def _add(self, rows: PartialBatch) -> None:
+        """Add rows to the window's, in their order."""
+        keys = np.concatenate([self._keys, np.column_stack([rows.column(key) for key in KEYS])])
+        group, self._keys = number_groups(keys)
+        counts = np.column_stack([rows.column(name) for name in COUNTS])
+        spread = np.column_stack([rows.column(name) for name in SPREAD])
+        both = Sums(np.concatenate([self._sums.counts, counts]), np.concatenate([self._sums.spread, spread]))
+        self._sums = both.by(group, len(self._keys))
+
+    def _shared(self, start_ns: int, end_ns: int) -> list[Result]:
+        cabling = self._latest.of(self.links, self.topology)
+        per_second = 8e9 / (end_ns - start_ns)
+        sent, samples = self._sums.counts[:, 0], self._sums.counts[:, COUNTS.index("records")]
+        low, high = rate_interval(sent, *self._sums.spread.T)
+        groups = group_rows(*self._keys[:, :LINK_WORDS].T)
+        ways = [_interface(self._keys[first], cabling) for first in groups.firsts.tolist()]
+        busy = {cabling.whole(way.end) for way in ways}
+        leads = self._leads(ways, groups.bounds, cabling)
+        results = []
+        for at, way in enumerate(ways):
+            inside = range(int(groups.bounds[at]), int(groups.bounds[at + 1]))
+            if len(inside) < 2:
+                continue
+            told = [
+                {
+                    "flow": flow_fields(self._keys[n, LINK_WORDS:]),
+                    "rate_bps": float(sent[n] * per_second),
+                    "low_bps": float(low[n] * per_second),
+                    "high_bps": float(high[n] * per_second),
+                    "samples": int(samples[n]),
+                }
+                for n in sorted(inside, key=lambda n: (-int(sent[n]), n))
+            ]
+            flows = {tuple(self._keys[n, LINK_WORDS:].tolist()) for n in inside}
+            idle = idle_links(way, {leads[flow, way] for flow in flows if (flow, way) in leads}, busy, cabling)
+            results.append(_result(way, told, idle, start_ns, end_ns))
+        return results
+
+    def _leads(
+        self, ways: Sequence[Interface], bounds: NDArray[np.int64], cabling: Cabling
+    ) -> dict[tuple[tuple[int, ...], Interface], str]:
+        """Return by flow and link the node that comes after the link's far end, where the flow was seen there."""
+        left: dict[tuple[tuple[int, ...], str], Interface] = {}
+        flows = [tuple(words) for words in self._keys[:, LINK_WORDS:].tolist()]
+        for at, way in enumerate(ways):
+            for flow in flows[int(bounds[at]) : int(bounds[at + 1])]:
+                left[flow, way.node] = way
+        leads = {}
+        for at, way in enumerate(ways):
+            far = cabling.peer(way)
+            for flow in flows[int(bounds[at]) : int(bounds[at + 1])]:
+                onward = None if far is None else left.get((flow, far.node))
+                after = None if onward is None else cabling.peer(onward)
+                if after is not None:
+                    leads[flow, way] = after.node
+        return leads
+
+
+def idle_links(way: Interface, leads_to: set[str], busy: set[Port], cabling: Cabling) -> list[dict[str, Any]]:
+    """Return the links of equal cost beside ``way`` that are not ``busy``, by name.
+
+    Of equal cost is a link to the same node, and one to a node that is joined to all of ``leads_to``, the nodes after
+    the far end; where these are not known, to all switches that the far end is joined to.
+    """
+    far = cabling.peer(way)
+    if far is None or cabling.is_host(far):
+        return []
+    onward = leads_to or {n for n in cabling.neighbours(far.node) if cabling.is_switch(n) and n != way.node}
+    found = []
+    for near, other in cabling.cables(way.node):
+        if near == cabling.whole(way.end) or near in busy or not near.is_named or cabling.is_host(other):
+            continue
+        if other.node == far.node or (onward and onward <= set(cabling.neighbours(other.node))):
+            one = cabling.named(near)
+            found.append(
+                {
+                    "port": near.name,
+                    "if_index": one.if_index or None,
+                    "peer": other.node,
+                    "link_bps": one.speed_bps or None,
+                }
+            )
+    return found
+
+
+def _interface(key: Words, cabling: Cabling) -> Interface:
+    exporter = address_text(int(key[0]), int(key[1]))
+    return cabling.interface(exporter, int(key[2])) or Interface(exporter, "", exporter, 0, None, 0)
+
+
+def _result(
+    way: Interface, told: list[dict[str, Any]], idle: list[dict[str, Any]], start_ns: int, end_ns: int
+) -> Result:
+    rate_bps = sum(elephant["rate_bps"] for elephant in told)
+    value = {
+        "window_start_ns": start_ns,
+        "window_end_ns": end_ns,
+        "exporter": way.exporter,
+        "out_if": way.if_index,
+        "node": way.node if way.port else None,
+        "port": way.port or None,
+        "link_bps": way.speed_bps or None,
+        "rate_bps": rate_bps,
+        "share": rate_bps / way.speed_bps if way.speed_bps else None,
+        "elephants": told,
+        "idle_links": idle,
+    }
+    return Result(STREAM, f"{start_ns}|{way.exporter}|{way.if_index}", end_ns, value)
