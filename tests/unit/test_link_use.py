@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from fractions import Fraction
 from typing import Any
@@ -19,6 +20,7 @@ from tests.builders import T0_NS
 from tests.link_rows import SECOND, merged, ports, record, said, sample
 
 FIRST = T0_NS // SECOND
+PLAIN = (str, int, float, type(None))
 CONFIG = LinkUseConfig(spread_max_s=60.0)
 LINKS = LinkTable.from_csv(
     "exporter,if_index,name,speed_bps,edge,node,lag\n"
@@ -287,3 +289,22 @@ def test_values_fit_their_schemas():
     for result in results:
         name = result.stream.replace("-", "_")
         assert schemas.decode_body(name, schemas.encode_body(name, result.value)) == result.value
+
+
+def test_it_keeps_the_contract_of_operators():
+    """Plain values under keys of their own, for a time that was reached; and input rows stay as they are."""
+    operator, keys = link_use(), set()
+    panes = merged(traffic(8) + loads([1.0] * 6), CONFIG, FIRST, 200, 2)
+    for pane in panes:
+        for column in pane.rows.columns.values():
+            column.setflags(write=False)
+        quiet, before = operator.quiet and not len(pane.rows), operator.snapshot()
+        for result in operator.process([pane]):
+            assert not quiet
+            assert result.time_ns <= pane.end_ns
+            json.dumps(result.value, allow_nan=False)
+            keys.add((result.stream, result.key))
+            assert not [v for port in result.value.get("interfaces", ()) for v in port.values() if type(v) not in PLAIN]
+        assert not quiet or operator.snapshot() == before
+    assert operator.quiet
+    assert len(keys) == len(said(link_use(), panes))
