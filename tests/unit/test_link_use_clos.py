@@ -32,7 +32,7 @@ def run(**changed: Any) -> list[Result]:
 def by_port(results: list[Result]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
     found = defaultdict(list)
     for result in results:
-        for port in result.value["interfaces"]:
+        for port in (p for p in result.value["interfaces"] if p["samples"]):
             found[result.value["exporter"], port["name"], port["direction"]].append(port)
     return found
 
