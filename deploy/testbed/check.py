@@ -35,7 +35,7 @@ def check(out: Console, folder: Path | None) -> int:
         )
         results = Path(".flowstream/testbed/recorded")
         with progress_bar() as bar:
-            analyze_files(load(), [messages], None, links_file, results, bar)
+            analyze_files(load(), [messages], None, links_file, RECORDED / "clos_topology.csv", results, bar)
     else:
         truth = Truth.from_json((folder / "truth.json").read_text())
         links_file, messages, results = folder / "links.csv", folder / "results" / "messages.bin", folder / "results"
