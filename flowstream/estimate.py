@@ -8,11 +8,76 @@ the normal approximation it keeps its coverage at the handful of samples on whic
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaincinv
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What samples say of some sums: arrays of one shape, in the unit of the sums.
+
+    ``estimate`` is NaN where there are not enough samples to name a number; the bounds are there all the same.
+    What was counted and not sampled is its own estimate and both its bounds.
+    """
+
+    samples: NDArray[np.int64]
+    estimate: Floats
+    low: Floats
+    high: Floats
+
+    def fields(self, at: int) -> dict[str, int | None]:
+        """Return one as the fields of a result, in whole units: ``low`` rounded down, ``high`` up."""
+        enough = not np.isnan(self.estimate[at])
+        return {
+            "samples": int(self.samples[at]),
+            "estimate": int(np.rint(self.estimate[at])) if enough else None,
+            "low": int(np.floor(self.low[at])),
+            "high": int(np.ceil(self.high[at])),
+        }
+
+
+def estimates(
+    samples: NDArray[np.int64],
+    total: ArrayLike,
+    variance: ArrayLike,
+    weight_max: ArrayLike,
+    samples_min: float,
+    correction: ArrayLike = 1.0,
+    widening: ArrayLike = 1.0,
+) -> Estimates:
+    """Return the estimates of sums over partials, with their 95 % gamma intervals, elementwise.
+
+    ``total``, ``variance`` and ``weight_max`` are the columns of ``PartialBatch`` summed (the last: its maximum).
+    A number is named where the sum is as sure as one of ``samples_min`` samples of equal weight, that is where
+    ``total**2 >= samples_min * variance``: so one jumbo frame among small ones does not pass for several samples,
+    and what was not sampled always passes. ``correction`` and ``widening`` are those of
+    ``flowstream/export_loss.py``: datagrams known to be lost multiply all three, those that may be ``high`` alone.
+    """
+    y, v = np.asarray(total, np.float64), np.asarray(variance, np.float64)
+    low, high = rate_interval(y, v, weight_max)
+    # Without a sampled weight nothing was sampled, so a sum of zero is zero and not unknown.
+    high = np.nan_to_num(high, nan=0.0)
+    factor = np.asarray(correction, np.float64)
+    named = np.where(y * y >= samples_min * v, y * factor, np.nan)
+    return Estimates(samples, named, low * factor, high * np.maximum(factor, widening))
+
+
+def of_packets(
+    total: ArrayLike, packets: ArrayLike, variance: ArrayLike, weight_max: ArrayLike
+) -> tuple[Floats, Floats]:
+    """Return variance and largest weight of a sum of packets, from those of its bytes (``total``).
+
+    Packets of one sampling rate are at least as sure as their bytes, since sizes vary and packets do not
+    (Cauchy's inequality): the relative error of the bytes is taken, which errs on the side of doubt.
+    """
+    y = np.asarray(total, np.float64)
+    scale = np.divide(np.asarray(packets, np.float64), y, out=np.zeros_like(y), where=y > 0.0)
+    return np.asarray(variance, np.float64) * scale * scale, np.asarray(weight_max, np.float64) * scale
 
 
 def rate_interval(sum_w: ArrayLike, sum_w2: ArrayLike, max_w: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:

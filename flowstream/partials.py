@@ -31,7 +31,7 @@ class Cube(IntEnum):
     EXPORTER_INTERFACE = 7  # exporter, in_if: what counts there, as of a talker
     INTERFACE = 8  # exporter, if_index << 1 | is_out, start of the interval (ns): bytes on the wire, of every sighting
     COUNTING = 9  # Rule << 1 | counts: rows and bytes by what became of them when flows were counted once
-    SEQUENCE = 10  # exporter, flow type, sequence number >> 6: bits are the datagrams that came
+    SEQUENCE = 10  # exporter, flow type, number >> 6, number & 63 where it counts records: see sequence_gaps.py
     ELEPHANT_HOP = 11  # exporter, out_if, flow key (source address, destination address, ports and protocol)
 
 

@@ -92,11 +92,14 @@ class Time(Section):
 
 
 class Sampling(Section):
-    """What to assume where a record does not say its sampling rate."""
+    """Sampling rates where records do not say them, and how many samples make a number."""
 
     default_rate: int = Field(0, ge=0, le=2**32 - 1, description="N of 1-in-N; 0: none, counted as 1")
     exporters: dict[str, Annotated[int, Field(ge=1, le=2**32 - 1)]] = Field(
         default_factory=dict, description="by exporter address"
+    )
+    samples_min: float = Field(
+        4.0, ge=0, le=1_000_000, description="below so many samples of equal weight bounds are given, but no estimate"
     )
 
     @field_validator("exporters")

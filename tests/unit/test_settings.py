@@ -50,6 +50,7 @@ OTHER: dict[str, Any] = {
     "time.behind_max_s": 7200.0,
     "sampling.default_rate": 1000,
     "sampling.exporters": {"10.255.0.11": 64},
+    "sampling.samples_min": 10.0,
     "distances.size_s": 6.0,
     "distances.step_s": 1.0,
     "distances.features": ["duration", "out_bytes"],
