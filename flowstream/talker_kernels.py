@@ -58,14 +58,14 @@ def slide(  # type: ignore[no-untyped-def]
     while i < len(keys) or j < len(added_keys):
         order = 1 if i == len(keys) else -1 if j == len(added_keys) else _compare(keys, i, added_keys, j)
         if order <= 0:
-            _add(keys, sums, spread, i, out_keys, out_sums, out_spread, row, True)
+            _add(keys, sums, spread, i, out_keys, out_sums, out_spread, row, is_first=True)
             if k < len(leaving_keys) and _compare(keys, i, leaving_keys, k) == 0:
                 for measure in range(sums.shape[1]):
                     out_sums[row, measure] -= leaving_sums[k, measure]
                 k += 1
             i += 1
         if order >= 0:
-            _add(added_keys, added_sums, added_spread, j, out_keys, out_sums, out_spread, row, order > 0)
+            _add(added_keys, added_sums, added_spread, j, out_keys, out_sums, out_spread, row, is_first=order > 0)
             j += 1
         held = False
         for measure in range(sums.shape[1]):

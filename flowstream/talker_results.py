@@ -89,15 +89,14 @@ def _entries(way: By, window: Table, wanted: Any, steps: Sequence[Table]) -> lis
     sure = estimates(sums[:, 2], sums[:, 0], spread[:, 0], spread[:, 1], SAMPLES_MIN)
     entries = []
     for at, (key, (sent, packets, records)) in enumerate(zip(keys.tolist(), sums.tolist(), strict=True)):
-        found = sure.fields(at)
         entries.append(
             {
                 **_NO_FIELDS,
                 **way.fields(key),
                 "bytes": sent,
-                "bytes_low": found["low"],
-                "bytes_high": found["high"] + window.errors[0],
-                "is_sure": found["estimate"] is not None,
+                "bytes_low": int(np.floor(sure.low[at])),
+                "bytes_high": int(np.ceil(sure.high[at])) + window.errors[0],
+                "is_sure": not np.isnan(sure.estimate[at]),
                 "packets": packets,
                 "records": records,
             }

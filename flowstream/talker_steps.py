@@ -52,24 +52,25 @@ class Parts:
     """Parts of step tables as they are read back, the last one said of each standing."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[str, int, int], dict[int, Mapping[str, Any]]] = {}
+        self._parts: dict[tuple[str, int, int], dict[int, tuple[int, Mapping[str, Any]]]] = {}
 
     def add(self, values: Iterable[Mapping[str, Any]]) -> None:
         """Take in values; StateError where one is none of a step table."""
         for value in values:
             try:
                 place = (str(value["by"]), int(value["step_ns"]), int(value["start_ns"]))
-                self._parts.setdefault(place, {})[int(value["part"])] = value
+                number, parts = int(value["part"]), int(value["parts"])
+                self._parts.setdefault(place, {})[number] = (parts, value)
             except (KeyError, TypeError, ValueError) as error:
                 raise StateError(f"not a table of talkers: {error}") from None
 
     def table(self, by: str, step_ns: int, start_ns: int, words: int) -> Table | None:
         """Return a step's table; None where it, or a part, is not there. StateError where its bytes are none."""
         parts = self._parts.get((by, step_ns, start_ns), {})
-        if not parts or any(number not in parts for number in range(parts[0]["parts"] if 0 in parts else 1)):
+        if 0 not in parts or any(number not in parts for number in range(parts[0][0])):
             return None
         try:
-            read = [_read(parts[number], words) for number in range(parts[0]["parts"])]
+            read = [_read(parts[number][1], words) for number in range(parts[0][0])]
         except (KeyError, TypeError, ValueError, StateError) as error:
             raise StateError(f"not a table of talkers: {error}") from None
         keys, sums, spread = (
