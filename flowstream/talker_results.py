@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowstream.batch import address_text
 from flowstream.estimate import estimates
 from flowstream.operators import Result
 from flowstream.partials import Cube
-from flowstream.talker_tables import MEASURES, Table, Words, spread_of
+from flowstream.talker_tables import MEASURES, Table, spread_of
 
 STREAM = "talkers"
 COUNT_MAX = (1 << 63) - 1
-#: Below so many samples of equal weight a number of bytes is none: its interval is wider than itself.
-SAMPLES_MIN = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,15 @@ _NO_FIELDS = dict.fromkeys(FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """By what keys are ranked, how many are said, and on how many samples of equal weight a number must rest."""
+
+    rank: tuple[str, ...] = MEASURES
+    count: int = 20
+    samples_min: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A window in nanoseconds, and from when on its rows are known: later where the log began within it."""
 
@@ -70,37 +78,34 @@ def seconds_text(length_ns: int) -> str:
     return f"{whole}.{rest:09d}".rstrip("0") if rest else str(whole)
 
 
-def said(
-    by: str, span: Span, window: Table, steps: Sequence[Table], rankings: Sequence[str], count: int
-) -> list[Result]:
+def said(by: str, span: Span, window: Table, steps: Sequence[Table], wanted: Wanted) -> list[Result]:
     """Return the results of a window, one per ranking; ``steps`` are the tables it is the sum of, in time order."""
-    tops = [window.top(MEASURES.index(ranking), count) for ranking in rankings]
-    wanted = np.unique(np.concatenate(tops))
-    entries = _entries(WAYS[by], window, wanted, steps)
+    tops = [window.top(MEASURES.index(ranking), wanted.count) for ranking in wanted.rank]
+    places = np.unique(np.concatenate(tops))
+    entries = _entries(WAYS[by], window, places, steps, wanted.samples_min)
     return [
-        _result(by, span, window, ranking, [entries[at] for at in np.searchsorted(wanted, top).tolist()])
-        for ranking, top in zip(rankings, tops, strict=True)
+        _result(by, span, window, ranking, [entries[at] for at in np.searchsorted(places, top).tolist()])
+        for ranking, top in zip(wanted.rank, tops, strict=True)
     ]
 
 
-def _entries(way: By, window: Table, wanted: Any, steps: Sequence[Table]) -> list[dict[str, Any]]:
-    keys: Words = window.keys[wanted]
-    sums, spread = window.sums[wanted], spread_of(keys, steps)
-    sure = estimates(sums[:, 2], sums[:, 0], spread[:, 0], spread[:, 1], SAMPLES_MIN)
+def _entries(
+    way: By, window: Table, places: NDArray[np.int64], steps: Sequence[Table], samples_min: float
+) -> list[dict[str, Any]]:
+    keys, sums = window.keys[places], window.sums[places]
+    spread = spread_of(keys, steps)
+    sure = estimates(sums[:, 2], sums[:, 0], spread[:, 0], spread[:, 1], samples_min)
+    is_sure = (~np.isnan(sure.estimate)).tolist()
+    bounds = np.stack([np.floor(sure.low), np.ceil(sure.high)], axis=1).tolist()
     entries = []
-    for at, (key, (sent, packets, records)) in enumerate(zip(keys.tolist(), sums.tolist(), strict=True)):
-        entries.append(
-            {
-                **_NO_FIELDS,
-                **way.fields(key),
-                "bytes": sent,
-                "bytes_low": int(np.floor(sure.low[at])),
-                "bytes_high": int(np.ceil(sure.high[at])) + window.errors[0],
-                "is_sure": not np.isnan(sure.estimate[at]),
-                "packets": packets,
-                "records": records,
-            }
-        )
+    for key, (sent, packets, records), named, (low, high) in zip(
+        keys.tolist(), sums.tolist(), is_sure, bounds, strict=True
+    ):
+        figures = {
+            "bytes": sent if named else None, "bytes_low": int(low), "bytes_high": int(high) + window.errors[0],
+            "packets": packets if named else None, "records": records,
+        }  # fmt: skip
+        entries.append({**_NO_FIELDS, **way.fields(key), **figures})
     return entries
 
 
@@ -116,6 +121,6 @@ def _result(by: str, span: Span, window: Table, ranking: str, entries: Sequence[
     }
     for measure, sent, error in zip(MEASURES, window.totals, window.errors, strict=True):
         value |= {measure: min(sent, COUNT_MAX), f"{measure}_error_max": min(error, COUNT_MAX)}
-    value["top"] = [{**entry, "share": entry[ranking] / total} for entry in entries]
+    value["top"] = [{**entry, "share": None if entry[ranking] is None else entry[ranking] / total} for entry in entries]
     key = f"{span.start_ns}|{seconds_text(span.end_ns - span.start_ns)}|{by}|{ranking}"
     return Result(STREAM, key, span.end_ns, value)

@@ -21,7 +21,7 @@ from flowstream import talker_results, talker_steps
 from flowstream.errors import SettingsError, StateError
 from flowstream.operators import Pane, Result
 from flowstream.partials import PartialBatch
-from flowstream.talker_results import WAYS, Span
+from flowstream.talker_results import WAYS, Span, Wanted
 from flowstream.talker_tables import MEASURES, STEPS_MAX, Table, folded, merged_step
 
 VERSION = 1
@@ -29,16 +29,15 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class TalkersConfig:
-    """Windows as (size, step) in panes, how many keys are said, by what they are grouped and ranked.
+    """Windows as (size, step) in panes, by what rows are grouped, and what is said of each.
 
     Raises SettingsError, naming the setting, where windows cannot be put together.
     """
 
     windows: tuple[tuple[int, int], ...] = ((60, 10), (3600, 60), (86_400, 900))
-    count: int = 20
     by: tuple[str, ...] = tuple(WAYS)
-    rank: tuple[str, ...] = MEASURES
     keys_max: int = 1_000_000
+    wanted: Wanted = Wanted()  # noqa: RUF009 - it is frozen
 
     def __post_init__(self) -> None:
         for size, step in self.windows:
@@ -53,13 +52,15 @@ class TalkersConfig:
                     f"talkers.windows slide by {shorter} and by {longer} panes; set steps of which each is a "
                     "multiple of the shorter ones"
                 )
-        for name, chosen, known in (("by", self.by, tuple(WAYS)), ("rank", self.rank, MEASURES)):
+        for name, chosen, known in (("by", self.by, tuple(WAYS)), ("rank", self.wanted.rank, MEASURES)):
             if unknown := [each for each in chosen if each not in known]:
                 raise SettingsError(f"talkers.{name} has {unknown[0]!r}; set some of {', '.join(known)}")
-        if not (self.windows and self.by and self.rank):
+        if not (self.windows and self.by and self.wanted.rank):
             raise SettingsError("talkers.windows, talkers.by and talkers.rank need one or more; or leave out talkers")
-        if self.count < 1 or self.keys_max < len(MEASURES):
-            raise SettingsError(f"talkers.count is {self.count}, talkers.keys_max {self.keys_max}; set 1 and 3 or more")
+        if self.wanted.count < 1 or self.keys_max < len(MEASURES):
+            raise SettingsError(
+                f"talkers.count is {self.wanted.count}, talkers.keys_max {self.keys_max}; set 1 and 3 or more"
+            )
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -179,7 +180,7 @@ class TopTalkers:
             state.running[number] = (start, total)
         covered = max(start, start if state.since is None else state.since)
         span = Span(*(pane * self._pane_ns for pane in (start, end, covered)))
-        return talker_results.said(by, span, total, inside, self.config.rank, self.config.count)
+        return talker_results.said(by, span, total, inside, self.config.wanted)
 
     def _slid(
         self, state: _CubeState, number: int, start: int, newest: int, tables: Mapping[int, Table]
