@@ -34,6 +34,7 @@ from flowstream.setting_tables import (
     Sampling,
     Section,
     Sources,
+    Talkers,
     Time,
     Topics,
     Web,
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
     elephants: Elephants = Elephants()
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
+    talkers: Talkers = Talkers()
     output: Output = Output()
     web: Web = Web()
     data_dir: Path = Field(Path(".flowstream"), description="the worker's own folder")
@@ -98,6 +100,8 @@ class Settings(BaseSettings):
             ("distances.step_s", self.distances.step_s),
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
+            *(("talkers.windows size_s", window.size_s) for window in self.talkers.windows),
+            *(("talkers.windows step_s", window.step_s) for window in self.talkers.windows),
         ):
             panes = length_s / self.time.pane_s
             if abs(panes - round(panes)) > 1e-9 or round(panes) < 1:
@@ -112,6 +116,10 @@ class Settings(BaseSettings):
                 f"distances.flows_max = {self.distances.flows_max} gives more than two million records per source and "
                 f"window with distances.pairs = 'all' and pair_form = 'records'; lower it to 2001"
             )
+        try:
+            self.talkers.config(self.panes, self.sampling.samples_min)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
         if len(set(self.analyses)) != len(self.analyses):
             raise ValueError(f"analyses = {list(self.analyses)} names one twice")
         if len({i.topic for i in self.inputs}) != len(self.inputs):
@@ -139,7 +147,7 @@ class Settings(BaseSettings):
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
-                "sources": {"size_s", "distances"}, "quality": True, "topics": {"partitions"},
+                "sources": {"size_s", "distances"}, "quality": True, "talkers": True, "topics": {"partitions"},
             }
         )  # fmt: skip
         return hashlib.sha256(told.encode()).hexdigest()[:12]
