@@ -85,11 +85,18 @@ async def list_topics(settings: Settings) -> set[str]:
 
 
 def changelogs(settings: Settings) -> list[TopicSpec]:
-    """Return the topics of an app's state: progress, and what is behind the table of sources by Faust's name for it."""
+    """Return the topics of an app's state: progress, and what is behind the table of sources by Faust's name for it.
+
+    The first is the progress of flows; that of merges is the last, where there are any.
+    """
     config = {"cleanup.policy": "compact", "max.message.bytes": str(BLOCK_BYTES_MAX)}
     return [
         TopicSpec(topic, f"state of {settings.app}", "", settings.topics.partitions, config)
-        for topic in (progress_topic(settings), f"{settings.app}-sources-changelog")
+        for topic in (
+            progress_topic(settings.app),
+            f"{settings.app}-sources-changelog",
+            *([progress_topic(settings.app, "merges")] * settings.is_merging),
+        )
     ]
 
 

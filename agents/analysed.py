@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from agents.batches import FetchedBatch
 from agents.context import Context
@@ -33,7 +34,7 @@ class Analysed:
     gap: int = 0
     refused: int = 0
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome[Any]) -> None:
         """Take in what came of a block."""
         self.results.extend(outcome.results)
         self.panes += outcome.panes
@@ -42,23 +43,32 @@ class Analysed:
         self.duplicate += outcome.duplicate
         self.gap += outcome.gap
 
-    def count(self, context: Context, batch: FetchedBatch) -> None:
+    def count(self, context: Context, batch: FetchedBatch, stage: str) -> None:
         """Count it in the metrics: called when it is done with."""
         metrics, tp = context.metrics, batch.tp
-        metrics.rows_applied.inc(self.applied)
-        metrics.rows_late.inc(self.late)
-        metrics.rows_duplicate.inc(self.duplicate)
+        if stage == "analyses":
+            rows = metrics.rows_applied, metrics.rows_late, metrics.rows_duplicate, metrics.panes_closed
+            waiting, lag_seconds = metrics.rows_open, metrics.watermark_lag_seconds
+        else:
+            rows = (
+                metrics.partials_applied,
+                metrics.partials_late,
+                metrics.partials_duplicate,
+                metrics.partials_panes_closed,
+            )
+            waiting, lag_seconds = metrics.partials_open, metrics.partials_watermark_lag_seconds
+        for counter, count in zip(rows, (self.applied, self.late, self.duplicate, self.panes), strict=True):
+            counter.inc(count)
         metrics.block_gaps.inc(self.gap)
         metrics.blocks_rejected.inc(self.refused)
-        metrics.panes_closed.inc(self.panes)
         sent: Counter[str] = Counter()
         for said in self.results:
             sent[said.stream] += 1 if isinstance(said, Result) else len(said)
         for stream, count in sent.items():
             metrics.results_sent.labels(name(context.settings, stream)).inc(count)
-        metrics.rows_open.labels(tp.partition).set(self.rows_open)
+        waiting.labels(tp.partition).set(self.rows_open)
         if self.watermark_ns is not None:
-            metrics.watermark_lag_seconds.labels(tp.partition).set(time.time() - self.watermark_ns / 1e9)
+            lag_seconds.labels(tp.partition).set(time.time() - self.watermark_ns / 1e9)
         lag = context.consumer.lag(tp, batch.next_offset)
         if lag is not None:
             metrics.offset_lag.labels(tp.topic, tp.partition).set(lag)

@@ -1,4 +1,8 @@
-"""The flows topic to results: blocks into ``PartitionAnalysis``, results out, progress stored, offsets acked.
+"""Both stages of the analysis: blocks in, results and partials out, progress stored, offsets acked.
+
+The stage of flows sends what it has summed up to the partials topic, which the stage of merges reads; else they are
+the same (``flowstream/partition_work.py``).
+
 
 The order is what makes a crash harmless: results are sent, then the progress record (``agents/delivery.py`` says
 whether apart or in one transaction), and when the brokers have both the events before its position are acked.
@@ -28,9 +32,10 @@ from agents.links import LinkFollower
 from agents.publisher import Outgoing
 from agents.tables import Tables
 from flowstream.analysis import Bounds, Progress
-from flowstream.batch import FlowBatch
-from flowstream.blocks import Block, decode_block, encode_block
+from flowstream.blocks import Block, encode_block
 from flowstream.errors import Reason, StateError
+from flowstream.merging import PartitionMerges
+from flowstream.partition_work import PartitionWork
 from flowstream.pipeline import PartitionAnalysis
 from flowstream.record_batches import Records
 from flowstream.topics import name
@@ -44,9 +49,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Part:
-    """A flows partition assigned to this worker."""
+    """A partition assigned to this worker."""
 
-    work: PartitionAnalysis
+    work: PartitionWork[Any]
     epoch: int
     outlet: Outlet
     position: int  # as stored: blocks before it are of no use
@@ -57,21 +62,30 @@ class _Part:
 
 
 class AnalysesAgent:
-    """Hosts all enabled operators over the flows partitions of this worker."""
+    """Hosts the enabled operators of a stage over its partitions on this worker."""
 
-    def __init__(self, context: Context, tables: Tables, links: LinkFollower, delivery: Delivery) -> None:
+    def __init__(
+        self,
+        context: Context,
+        tables: Tables | None,
+        links: LinkFollower,
+        delivery: Delivery,
+        stage: type[PartitionAnalysis | PartitionMerges] = PartitionAnalysis,
+    ) -> None:
+        """``tables`` keep results of the stage; None where none of them is kept."""
         self._context = context
+        self.stage = stage
         self._tables = tables
         self._delivery = delivery
         self._links = links
-        self.bounds: Mapping[int, Bounds] = {}  # by flows partition, where not everything is wanted
+        self.bounds: Mapping[int, Bounds] = {}  # by partition, where not everything is wanted
         self._parts: dict[TP, _Part] = {}
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
         self._unacknowledged: set[asyncio.Task[None]] = set()
         self._in_hand = asyncio.Lock()  # held while a batch is taken
 
     async def run(self, stream: Any) -> None:
-        """Consume the flows topic for ever."""
+        """Consume the topic of the stage for ever."""
         async for batch in fetched_batches(stream, self._context.consumer.reread):
             async with self._in_hand:
                 await self._context.or_crash(self.take(batch))
@@ -115,7 +129,7 @@ class AnalysesAgent:
         """Forget partitions that were taken away, or all; what is still on its way for them is given up."""
         lost = list(self._parts) if tps is None else tps
         parts = [self._parts.pop(tp) for tp in lost if tp in self._parts]
-        self._context.metrics.table_entries.labels("progress").set(len(self._parts))
+        self._count_parts()
         await asyncio.gather(*[part.outlet.close() for part in parts])
 
     def _note_progress(self, part: _Part, batch: FetchedBatch, done: Analysed) -> None:
@@ -139,7 +153,7 @@ class AnalysesAgent:
                 await before
             if batch.void:
                 return False
-            if done.progress is not None:
+            if done.progress is not None and self._tables is not None:
                 await self._tables.keep_results(batch.tp.partition, done.results)
             return True
 
@@ -156,7 +170,7 @@ class AnalysesAgent:
             return
         if done.progress is not None:
             part.position = done.progress.position
-        done.count(self._context, batch)
+        done.count(self._context, batch, self.stage.stage)
         for processed in done.processed:
             self._context.consumer.ack_batch(processed)
 
@@ -181,8 +195,12 @@ class AnalysesAgent:
             gone = f"{progress.position} to {batch.first_offset}"
             log.error("%s: offsets %s are gone (retention): windows open at that time are incomplete", tp, gone)
         try:
-            work = PartitionAnalysis(
-                self._context.settings, self._links.table, progress, self.bounds.get(tp.partition, Bounds())
+            work = self.stage(
+                self._context.settings,
+                self._links.table,
+                progress,
+                self.bounds.get(tp.partition, Bounds()),
+                tp.partition,
             )
         except StateError as error:
             log.critical("%s: %s", tp, error)
@@ -190,8 +208,12 @@ class AnalysesAgent:
             return None
         position, read_before = (0, 0) if progress is None else (progress.position, progress.next_offset)
         self._parts[tp] = _Part(work, batch.epoch, outlet, position, read_before)
-        self._context.metrics.table_entries.labels("progress").set(len(self._parts))
+        self._count_parts()
         return self._parts[tp]
+
+    def _count_parts(self) -> None:
+        entries = self._context.metrics.table_entries
+        entries.labels("progress" if self.stage is PartitionAnalysis else "merges-progress").set(len(self._parts))
 
     async def _open(self, batch: FetchedBatch) -> tuple[Outlet, Progress | None] | None:
         """Open a batch's partition; None where that has to wait, and the batch will be fetched again."""
@@ -223,6 +245,9 @@ class AnalysesAgent:
         done.headers = self._context.lineage(
             batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
         )
+        topic, key = name(self._context.settings, PartitionMerges.stream), _place(batch.tp)
+        for destination, block in part.work.take_partials():
+            done.outgoing.append(Outgoing(topic, destination, key, encode_block(block), done.headers))
         return done
 
     def _apply(self, done: Analysed, part: _Part, tp: TP, records: Records) -> None:
@@ -230,7 +255,7 @@ class AnalysesAgent:
             if offset < part.position:
                 continue
             try:
-                block = decode_block(records.payloads[at])
+                block = part.work.decode(records.payloads[at])
             except StateError as error:
                 part.work.analysis.pass_over(offset)
                 done.refused += 1
@@ -238,18 +263,22 @@ class AnalysesAgent:
                     continue
                 log.warning("%s offset %d: %s", tp, offset, error)
                 done.outgoing.append(
-                    self._context.dead_letter(tp, offset, "flow-block", Reason.MALFORMED, records.payloads[at])
+                    self._context.dead_letter(
+                        tp, offset, part.work.block_format, Reason.MALFORMED, records.payloads[at]
+                    )
                 )
                 continue
-            part.work.tell_sources(block)
-            outcome = part.work.analysis.apply(offset, block)
+            outcome = part.work.apply(offset, block)
             done.add(outcome)
             if len(outcome.late):
-                done.outgoing.append(self._late(tp, offset, block, outcome.late))
+                done.outgoing.append(self._late(tp, offset, replace(block, rows=outcome.late)))
 
-    def _late(self, tp: TP, offset: int, block: Block, rows: FlowBatch) -> Outgoing:
-        """Make the record of late rows: the same columns, keyed by the flows offset they came from."""
-        late = replace(block, rows=rows)
-        key = f"{tp.topic}-{tp.partition}-{offset}".encode()
+    def _late(self, tp: TP, offset: int, late: Block[Any]) -> Outgoing:
+        """Make the record of late rows: the same columns, keyed by the offset they came from."""
+        key = _place(tp) + f"-{offset}".encode()
         headers = self._context.lineage(tp.topic, tp.partition, offset, offset)
         return Outgoing(name(self._context.settings, "late"), tp.partition, key, encode_block(late), headers)
+
+
+def _place(tp: TP) -> bytes:
+    return f"{tp.topic}-{tp.partition}".encode()

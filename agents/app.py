@@ -30,12 +30,13 @@ from agents.web import add_views
 from agents.web_guard import bearer_token, warn_of_exposure
 from flowstream import __version__
 from flowstream.app_state import Role
+from flowstream.merging import PartitionMerges, merging_bounds
 from flowstream.metrics import Metrics
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings, load
 from flowstream.topics import name
 
-ALL_AGENTS = ("ingest", "analyses")
+ALL_AGENTS = ("ingest", "analyses", "merges")
 
 
 class _Parts:
@@ -48,16 +49,20 @@ class _Parts:
         self._links = LinkFollower(settings)
         self.tables = Tables(app, settings, context.metrics) if "analyses" in agents else None
         self._ingest = IngestAgent(context) if "ingest" in agents else None
-        self._analyses = (
-            None if self.tables is None else AnalysesAgent(context, self.tables, self._links, _delivery(context))
-        )
+        self._analyses = self._merges = None
+        if self.tables is not None:
+            self._analyses = AnalysesAgent(context, self.tables, self._links, _delivery(context, "analyses"))
+        if "merges" in agents and settings.is_merging:
+            delivery = _delivery(context, "merges")
+            self._merges = AnalysesAgent(context, None, self._links, delivery, PartitionMerges)
+        self._stages = [stage for stage in (self._analyses, self._merges) if stage is not None]
         batched: set[str] = set()
         if self._ingest is not None:
             batched.update(i.topic for i in settings.inputs)
             _host_ingest(app, self._ingest, [i.topic for i in settings.inputs])
-        if self._analyses is not None:
-            batched.add(name(settings, "flows"))
-            _host_analyses(app, self._analyses, name(settings, "flows"))
+        for stage in self._stages:
+            batched.add(name(settings, stage.stage.stream))
+            _host_stage(app, stage, name(settings, stage.stage.stream))
         app.batched_topics = frozenset(batched)
 
     async def connect(self) -> None:
@@ -66,10 +71,12 @@ class _Parts:
         state = await state_to_run(settings, self._role)
         if self._analyses is not None and state is not None:
             self._analyses.bounds = state.bounds
+        if self._merges is not None and state is not None:
+            self._merges.bounds = dict.fromkeys(range(settings.topics.partitions), merging_bounds(state.bounds))
         context.encoder = ResultEncoder(settings.output.format, await register_schemas(settings))
         try:
             await context.publisher.start()
-            if self._analyses is not None:
+            if self._stages:
                 if settings.kafka.declare_topics:
                     # Faust knows of one of our tables only, and its own command comes here unprepared.
                     await create_topics(settings, changelogs(settings))
@@ -80,12 +87,12 @@ class _Parts:
 
     async def settle(self) -> None:
         """Wait until the batches in hand are done with."""
-        await asyncio.gather(*[part.settle() for part in (self._ingest, self._analyses) if part is not None])
+        await asyncio.gather(*[part.settle() for part in (self._ingest, *self._stages) if part is not None])
 
     async def disconnect(self) -> None:
         """Let go of everything."""
-        if self._analyses is not None:
-            await self._analyses.let_go()
+        for stage in self._stages:
+            await stage.let_go()
         await self._links.stop()
         await self._context.publisher.stop()
 
@@ -123,14 +130,14 @@ def _host_ingest(app: FlowstreamApp, ingest: IngestAgent, topics: list[str]) -> 
     app.timer(interval=1.0, name="idle")(idle)
 
 
-def _host_analyses(app: FlowstreamApp, analyses: AnalysesAgent, topic: str) -> None:
-    async def analyses_stream(stream: Any) -> None:
-        await analyses.run(stream)
+def _host_stage(app: FlowstreamApp, hosted: AnalysesAgent, topic: str) -> None:
+    async def stage_stream(stream: Any) -> None:
+        await hosted.run(stream)
 
     async def let_go(*sent: Any, **__: Any) -> None:
-        await analyses.let_go(sent[1])
+        await hosted.let_go(sent[1])
 
-    app.agent(app.topic(topic, schema=_bytes_schema()), name="analyses")(analyses_stream)
+    app.agent(app.topic(topic, schema=_bytes_schema()), name=hosted.stage.stage)(stage_stream)
     app.on_partitions_revoked.connect(let_go, weak=False)
 
 
@@ -138,15 +145,15 @@ def _bytes_schema() -> BatchSchema:
     return BatchSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
 
-def _delivery(context: Context) -> Delivery:
-    stored = ProgressLog(context.settings)
+def _delivery(context: Context, stage: str) -> Delivery:
+    stored = ProgressLog(context.settings, stage)
     if context.settings.delivery == "at-least-once":
         return AtLeastOnce(context.publisher, stored)
 
     async def is_member() -> bool:
         return await context.consumer.is_member()
 
-    return Transactional(context.settings, stored, is_member)
+    return Transactional(context.settings, stored, is_member, stage)
 
 
 def __getattr__(attribute: str) -> Any:

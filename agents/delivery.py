@@ -1,4 +1,4 @@
-"""How the results of a flows partition reach the brokers, together with the progress that they belong to."""
+"""How the results of a partition reach the brokers, together with the progress that they belong to."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Displaced(Exception):  # noqa: N818 - not the worker's fault, and not the 
 
 
 class Outlet(Protocol):
-    """The way out of one flows partition."""
+    """The way out of one partition."""
 
     async def say(
         self,

@@ -1,4 +1,4 @@
-"""Where progress is kept: in the last record of a compacted topic's partition, one partition for each of the flows.
+"""Where progress is kept: in the last record of a compacted topic's partition, one partition for each of a stage's.
 
 Not in a Faust table. A table's changelog is read to an end that a transaction's marker may hold for ever, from a
 beginning that may be far; and it is restored before anybody can keep an owner that was replaced from writing to it.
@@ -19,22 +19,22 @@ from flowstream.settings import Settings
 LOOK_BACK = 8
 
 
-def progress_topic(settings: Settings) -> str:
-    """Return the topic of an app's progress; it is the changelog of the Faust table that there once was."""
-    return f"{settings.app}-progress-changelog"
+def progress_topic(app: str, stage: str = "analyses") -> str:
+    """Return the topic of an app's progress in a stage; of flows, the changelog of the Faust table there once was."""
+    return f"{app}-progress-changelog" if stage == "analyses" else f"{app}-{stage}-progress-changelog"
 
 
 def progress_key(partition: int) -> bytes:
-    """Return the key of a flows partition's progress."""
+    """Return the key of a partition's progress."""
     return str(partition).encode()
 
 
 class ProgressLog:
-    """Reads the progress of a flows partition, and makes the records of it."""
+    """Reads the progress of a stage's partition, and makes the records of it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stage: str = "analyses") -> None:
         self._kafka = settings.kafka
-        self.topic = progress_topic(settings)
+        self.topic = progress_topic(settings.app, stage)
 
     def record(self, partition: int, progress: Progress) -> Outgoing:
         """Make the record that replaces the partition's progress."""

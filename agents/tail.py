@@ -8,8 +8,8 @@ from typing import Any
 
 from agents.log_reader import reader
 from flowstream import schemas
-from flowstream.batch import COLUMNS, address_text
-from flowstream.blocks import decode_block
+from flowstream.batch import address_text
+from flowstream.blocks import Block, decode_block, decode_partials
 from flowstream.errors import FlowstreamError
 from flowstream.results import schema_name, unpack
 from flowstream.settings import Settings
@@ -50,16 +50,17 @@ def decode_value(value: bytes | None, stream: str = "") -> dict[str, Any]:
         else:
             name, record = schemas.single_object_decode(value)
         if name == "flow_block":
-            return _block_summary(value)
+            return _block_summary(decode_block(value))
+        if name == "partial_block":
+            return _block_summary(decode_partials(value))
         return unpack(name, record)
     except (FlowstreamError, ValueError, EOFError, IndexError, RecursionError) as error:
         return {"undecodable": str(error), "bytes": len(value)}
 
 
-def _block_summary(value: bytes) -> dict[str, Any]:
-    block = decode_block(value)
+def _block_summary(block: Block[Any]) -> dict[str, Any]:
     rows = [
-        {n: _cell(n, block.rows.column(n)[row]) for n in COLUMNS if n != "origin_id"}
+        {n: _cell(block.rows.column(n)[row]) for n in block.rows.LAYOUT if n != "origin_id"}
         for row in range(min(len(block.rows), 3))
     ]
     return {
@@ -69,5 +70,5 @@ def _block_summary(value: bytes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _cell(name: str, value: Any) -> Any:
-    return address_text(int(value[0]), int(value[1])) if COLUMNS[name].width == 2 else int(value)
+def _cell(value: Any) -> Any:
+    return address_text(int(value[0]), int(value[1])) if value.ndim else value.item()

@@ -1,7 +1,7 @@
 """Results and the progress that they belong to in one transaction: who reads committed records sees each once.
 
-Rule 1: every flows partition has a transactional id of its own. Who opens the partition takes the id over: the broker
-        gives up a transaction that the owner before left open, and refuses whatever that one still sends.
+Rule 1: every partition of a stage has a transactional id of its own. Who opens the partition takes the id over: the
+        broker gives up a transaction that the owner before left open, and refuses whatever that one still sends.
 Rule 2: progress is read after that, up to the end of what is committed. So it cannot change behind the reader's back,
         and the next transaction begins where the last one that was kept had ended.
 Rule 3: a commit is asked for once. If its answer is lost nobody knows whether it was kept; asked again, the first
@@ -60,21 +60,28 @@ def install() -> None:
 
 
 class Transactional:
-    """A producer for each flows partition."""
+    """A producer for each partition of a stage."""
 
-    def __init__(self, settings: Settings, stored: ProgressLog, is_member: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stored: ProgressLog,
+        is_member: Callable[[], Awaitable[bool]],
+        stage: str = "analyses",
+    ) -> None:
         """``is_member`` asks the group whether this worker still belongs to it."""
         install()
         self._settings = settings
         self._stored = stored
         self._is_member = is_member
+        self._ids = settings.app if stage == "analyses" else f"{settings.app}-{stage}"
 
     async def open(self, partition: int) -> tuple[Outlet, Progress | None]:
         """Take the partition over, then read its progress; Displaced where the group does not know this worker."""
         # Taking over is safe whoever does it, but a worker that has slept would only disturb its successor.
         if not await self._is_member():
-            raise Displaced(f"flows partition {partition}: the group has gone on without this worker")
-        publisher = Publisher(self._settings.kafka, transactional_id=f"{self._settings.app}-{partition}")
+            raise Displaced(f"partition {partition}: the group has gone on without this worker")
+        publisher = Publisher(self._settings.kafka, transactional_id=f"{self._ids}-{partition}")
         try:
             await publisher.start()
             return _Open(publisher, self._stored, partition), await self._stored.read(partition)
@@ -100,9 +107,7 @@ class _Open:
     ) -> bool:
         async with self._turn:
             if self._is_over or self._is_closed:
-                raise Displaced(
-                    f"flows partition {self._partition}: it was given back, or an earlier transaction failed"
-                )
+                raise Displaced(f"partition {self._partition}: it was given back, or an earlier transaction failed")
             if progress is None:
                 return await in_turn()
             self._is_over = True  # unless all goes well
@@ -114,7 +119,7 @@ class _Open:
                 await self._publisher.commit()
             except KafkaError as error:
                 if isinstance(error, ProducerFenced) or self._is_closed:
-                    raise Displaced(f"flows partition {self._partition}: {error}") from error
+                    raise Displaced(f"partition {self._partition}: {error}") from error
                 raise
             self._is_over = False
             return True
@@ -128,9 +133,9 @@ class _Open:
                     await self._publisher.give_up()
         except (TimeoutError, KafkaError) as error:
             # The next owner ends what is left open, and else the broker after a while.
-            log.info("flows partition %d was not closed in order: %r", self._partition, error)
+            log.info("partition %d was not closed in order: %r", self._partition, error)
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._publisher.stop()
         except (TimeoutError, KafkaError) as error:
-            log.warning("flows partition %d: a producer is left behind: %r", self._partition, error)
+            log.warning("partition %d: a producer is left behind: %r", self._partition, error)

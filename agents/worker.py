@@ -33,7 +33,7 @@ def preflight(settings: Settings, agents: tuple[str, ...], role: Role = "live") 
     if missing:
         raise BrokerError(f"topics are missing: {', '.join(missing)}; flowstream topics creates them")
     asyncio.run(state_to_run(settings, role))
-    if "analyses" in agents and settings.kafka.declare_topics:
+    if {"analyses", "merges"} & set(agents) and settings.kafka.declare_topics:
         # Faust makes them too, but may ask for their partitions before the broker knows them, and end.
         asyncio.run(create_topics(settings, changelogs(settings)))
     asyncio.run(register_schemas(settings))  # again at start, for the ids: here a refusal is one line

@@ -1,4 +1,4 @@
-"""The analysis of one flows partition: blocks in, results out, and a progress record to start again from.
+"""The analysis of a partition of flows, or of partials: blocks in, results out, and a record to start again from.
 
     block -> duplicates dropped by origin -> late rows diverted -> panes -> operators -> results
 
@@ -12,15 +12,16 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any, Generic
 
 import msgspec
 
 from flowstream.batch import FlowBatch, Quality
 from flowstream.blocks import Block, SourcePartition
 from flowstream.errors import StateError
-from flowstream.operators import Operator, Pane, Said
-from flowstream.panes import NO_ROWS, PaneAssembly, SourceState, Watermarks
+from flowstream.operators import Operator, Pane, Rows, Said
+from flowstream.panes import PaneAssembly, SourceState, Watermarks
 
 PROGRESS_VERSION = 1
 
@@ -40,8 +41,8 @@ class Progress(msgspec.Struct, frozen=True):
 
     version: int
     pane_ns: int  # closed counts panes of this length
-    position: int  # first flows offset that still holds rows of an open or looked-back pane
-    next_offset: int  # first flows offset not yet read when this was written
+    position: int  # first offset that still holds rows of an open or looked-back pane
+    next_offset: int  # first offset not yet read when this was written
     closed: int | None  # panes below are closed and their results sent
     closed_at_position: int | None  # what closed was when the block at position was taken in
     expected: list[tuple[str, int]]
@@ -77,11 +78,11 @@ class Bounds(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Generic[Rows]):
     """What came of one block. ``len(block.rows) == applied + late + duplicate``."""
 
     results: list[Said]
-    late: FlowBatch
+    late: Rows
     applied: int
     duplicate: int
     gap: int  # source offsets that were skipped: lost, and said so
@@ -92,18 +93,19 @@ class Outcome:
 class _Retained:
     offset: int
     last_pane: int | None  # None: holds no row that a pane needs
-    block: Block  # header only
+    block: Block[Any]  # header only
 
 
-class Analysis:
-    """All operators over one flows partition."""
+class Analysis(Generic[Rows]):
+    """All operators over the rows of one partition; ``kind`` is their class."""
 
     def __init__(
         self,
-        operators: Sequence[Operator],
+        operators: Sequence[Operator[Rows]],
         pane_ns: int,
         progress: Progress | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - it is frozen
+        kind: type[Rows] = FlowBatch,  # type: ignore[assignment]
     ) -> None:
         silent_ns, until_ns = bounds.silent_before_ns, bounds.until_ns
         self._silent_ns = None if silent_ns is None else silent_ns // pane_ns * pane_ns
@@ -113,9 +115,9 @@ class Analysis:
         self._watermarks = Watermarks()
         self._trailing = Watermarks()  # as of the position
         self._trailing_closed: int | None = None
-        self._panes = PaneAssembly(pane_ns)
-        self._closed: int | None = None  # panes below went through the operators: those closed, up to the bound
-        self._history: deque[Pane] = deque(maxlen=self._lookback + 1)
+        self._panes = PaneAssembly(pane_ns, kind=kind)
+        self.closed: int | None = None  # panes below went through the operators: those closed, up to the bound
+        self._history: deque[Pane[Rows]] = deque(maxlen=self._lookback + 1)
         self._retained: deque[_Retained] = deque()
         self._next_offset = 0
         self._said_before = 0  # results of panes below were sent by an earlier life
@@ -133,8 +135,8 @@ class Analysis:
         """Rows waiting for their pane to close."""
         return self._panes.rows_open
 
-    def apply(self, offset: int, block: Block) -> Outcome:
-        """Take in the block at a flows offset, which must be at or after the position."""
+    def apply(self, offset: int, block: Block[Rows]) -> Outcome[Rows]:
+        """Take in the block at an offset, which must be at or after the position."""
         self._next_offset = offset + 1
         applied_to = self._watermarks.applied(block.source)
         fresh, gap = block.rows, 0
@@ -148,7 +150,7 @@ class Analysis:
         self._panes.add(self._wanted(on_time))
         self._watermarks.take(block)
         last_pane = self._panes.index(on_time.peek("time_ns").max()) if len(on_time) else None
-        self._retained.append(_Retained(offset, last_pane, replace(block, rows=NO_ROWS)))
+        self._retained.append(_Retained(offset, last_pane, block.header))
         watermark_ns = self._watermarks.watermark_ns
         results: list[Said] = []
         panes = 0
@@ -167,7 +169,7 @@ class Analysis:
         )
 
     def pass_over(self, offset: int) -> None:
-        """Go past a flows offset that holds no block."""
+        """Go past an offset that holds no block."""
         self._next_offset = offset + 1
 
     def finish(self) -> list[Said]:
@@ -177,19 +179,19 @@ class Analysis:
         if last is not None:
             for pane in self._closing((last + 1) * self._panes.pane_ns):
                 results.extend(self._process(pane))
-        while not self._quiet and self._closed is not None and not self.finished:
-            for pane in self._closing((self._closed + 1) * self._panes.pane_ns):
+        while not self._quiet and self.closed is not None and not self.finished:
+            for pane in self._closing((self.closed + 1) * self._panes.pane_ns):
                 results.extend(self._process(pane))
         return results
 
     @property
     def finished(self) -> bool:
         """Whether every pane before the bound has gone through the operators; False where there is no bound."""
-        return self._until is not None and self._closed is not None and self._closed >= self._until
+        return self._until is not None and self.closed is not None and self.closed >= self._until
 
     @property
     def position(self) -> int:
-        """The first flows offset that still holds rows of an open or looked-back pane."""
+        """The first offset that still holds rows of an open or looked-back pane."""
         return self._retained[0].offset if self._retained else self._next_offset
 
     def progress(self) -> Progress:
@@ -199,7 +201,7 @@ class Analysis:
             self._panes.pane_ns,
             self.position,
             self._next_offset,
-            self._closed,
+            self.closed,
             self._trailing_closed,
             list(self._trailing.expected),
             [
@@ -209,9 +211,9 @@ class Analysis:
             {o.name: o.snapshot() for o in self.operators},
         )
 
-    def _closing(self, watermark_ns: int) -> Iterator[Pane]:
+    def _closing(self, watermark_ns: int) -> Iterator[Pane[Rows]]:
         """Yield every pane up to the watermark, or the bound; empty ones only as long as an operator waits for them."""
-        next_index = self._closed
+        next_index = self.closed
         for pane in self._panes.close_before(watermark_ns):
             if next_index is not None:
                 yield from self._empty_until(next_index, pane.index)
@@ -222,22 +224,22 @@ class Analysis:
             end = closed if self._until is None else min(closed, self._until)
             if next_index is not None:
                 yield from self._empty_until(next_index, end)
-            self._closed = end if self._closed is None else max(end, self._closed)
+            self.closed = end if self.closed is None else max(end, self.closed)
 
-    def _wanted(self, rows: FlowBatch) -> FlowBatch:
+    def _wanted(self, rows: Rows) -> Rows:
         """Return the rows before the bound."""
         if self._until is None or not len(rows):
             return rows
         inside = rows.peek("time_ns") < self._until * self._panes.pane_ns
         return rows if inside.all() else rows.take(inside)
 
-    def _told(self, late_rows: FlowBatch) -> FlowBatch:
+    def _told(self, late_rows: Rows) -> Rows:
         """Return the late rows that are not before what is wanted."""
         if self._silent_ns is None or not len(late_rows):
             return late_rows
         return late_rows.take(late_rows.peek("time_ns") >= self._silent_ns)
 
-    def _empty_until(self, index: int, end: int) -> Iterator[Pane]:
+    def _empty_until(self, index: int, end: int) -> Iterator[Pane[Rows]]:
         while index < end and not self._quiet:
             yield self._panes.pane(index)
             index += 1
@@ -246,7 +248,7 @@ class Analysis:
     def _quiet(self) -> bool:
         return not any(len(p.rows) for p in self._history) and all(o.quiet for o in self.operators)
 
-    def _process(self, pane: Pane) -> list[Said]:
+    def _process(self, pane: Pane[Rows]) -> list[Said]:
         while self._history and self._history[0].index < pane.index - self._lookback:
             self._history.popleft()
         self._history.append(pane)
@@ -260,7 +262,7 @@ class Analysis:
 
     def _release(self) -> None:
         """Move the position past blocks none of whose rows is in an open or looked-back pane."""
-        closed = self._closed
+        closed = self.closed
         if closed is None:
             return
         keep_from = closed - self._lookback
@@ -288,9 +290,9 @@ class Analysis:
         self._next_offset = progress.position
         self._read_before = progress.next_offset
         self._said_before = progress.closed or 0
-        self._panes.closed = self._trailing_closed = self._closed = progress.closed_at_position
-        if self._closed is not None and progress.closed is not None:
-            self._closed = min(self._closed, progress.closed)  # a bound may have held it back
+        self._panes.closed = self._trailing_closed = self.closed = progress.closed_at_position
+        if self.closed is not None and progress.closed is not None:
+            self.closed = min(self.closed, progress.closed)  # a bound may have held it back
         for operator in self.operators:
             if operator.name in progress.operators:
                 operator.restore(progress.operators[operator.name])

@@ -1,9 +1,12 @@
-"""Blocks: the records of the flows topic, columns of flow records as Avro bytes.
+"""Blocks: rows as columns of Avro bytes, the records of the flows topic and of the partials topic.
 
-One block holds the rows that one batch of one source partition has for one partition of the flows topic.
-It says which source offsets ``[from_offset, to_offset)`` the batch covered, so that a block sent twice, or
+One block holds the rows that one batch of one source partition has for one partition of the topic. It says
+which source offsets ``[from_offset, to_offset)`` the batch covered, so that a block sent twice, or
 with other boundaries, is recognised; and the watermark of its source partition after the batch, so that
 event time travels in the log. A block without rows still carries both.
+
+Of partials the source partition is one of the flows topic, and an offset is a place in its sequence of panes
+(``flowstream/partial_blocks.py``).
 
 A column is packed by ``flowstream/narrow.py``: an address is two of those, high words and low words, and the
 times other than the event time are the differences to it. A column is unpacked when it is first asked for.
@@ -12,29 +15,60 @@ times other than the event time are the differences to it. A column is unpacked 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, NamedTuple, Self
 
 import numpy as np
 
 from flowstream import narrow, schemas
-from flowstream.batch import COLUMNS, Array, FlowBatch
+from flowstream.batch import FlowBatch
+from flowstream.columns import Array, Column, ColumnBatch
 from flowstream.errors import SchemaError, StateError
+from flowstream.operators import Rows
+from flowstream.partials import PartialBatch
 
-#: Columns that the header implies: one block is of one source partition.
-STORED = tuple(name for name in COLUMNS if name != "origin_id")
-_RELATIVE = ("time_received_ns", "time_flow_start_ns", "time_flow_end_ns")
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How rows of one kind are written: the schema, and the columns that are differences to ``time_ns``."""
+
+    kind: type[ColumnBatch]
+    schema: str
+    relative: frozenset[str] = frozenset()
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns in the block; ``origin_id`` is implied by the header, as one block is of one source partition."""
+        return tuple(name for name in self.kind.LAYOUT if name != "origin_id")
+
+    def pack(self, name: str, rows: ColumnBatch) -> bytes:
+        """Return a column's bytes; numbers with a fraction are packed by their bits."""
+        column = rows.column(name)
+        if self.kind.LAYOUT[name].width == 2:
+            return narrow.pack_words(column)
+        return narrow.pack(
+            column - rows.time_ns if name in self.relative else column.view(_whole(self.kind.LAYOUT[name]))
+        )
+
+
+FLOWS = Packing(FlowBatch, "flow_block", frozenset({"time_received_ns", "time_flow_start_ns", "time_flow_end_ns"}))
+PARTIALS = Packing(PartialBatch, "partial_block")
+_BY_KIND: Mapping[type[ColumnBatch], Packing] = {packing.kind: packing for packing in (FLOWS, PARTIALS)}
 
 
 class SourcePartition(NamedTuple):
-    """A partition of a raw topic (or a file, which is partition 0 of its name)."""
+    """A partition of a topic that blocks are made from (or a file, which is partition 0 of its name)."""
 
     topic: str
     partition: int
 
 
+def _no_rows() -> Any:
+    return FlowBatch.none()
+
+
 @dataclass(frozen=True, slots=True)
-class Block:
+class Block(Generic[Rows]):
     """Rows of one batch for one destination; see the module's docstring."""
 
     source: SourcePartition
@@ -42,8 +76,13 @@ class Block:
     to_offset: int
     watermark_ns: int | None  # None: nothing with a time has been seen in this source partition yet
     idle: bool  # the source partition is silent: it holds nobody's watermark back
-    sources: tuple[tuple[str, int], ...]  # every input topic with its number of partitions
-    rows: FlowBatch = field(default_factory=lambda: FlowBatch.zeros(0))
+    sources: tuple[tuple[str, int], ...]  # every topic of sources with its number of partitions
+    rows: Rows = field(default_factory=_no_rows)
+
+    @property
+    def header(self) -> Self:
+        """The block without its rows."""
+        return replace(self, rows=type(self.rows).none())
 
 
 def origin_id(source: SourcePartition, sources: tuple[tuple[str, int], ...]) -> int:
@@ -60,17 +99,15 @@ def origin_names(sources: tuple[tuple[str, int], ...]) -> dict[int, str]:
     }
 
 
-def _packed(name: str, rows: FlowBatch) -> bytes:
-    column = rows.column(name)
-    if COLUMNS[name].width == 2:
-        return narrow.pack_words(column)
-    return narrow.pack(column - rows.time_ns if name in _RELATIVE else column)
+def _whole(column: Column) -> str:
+    return column.dtype.replace("f", "u")
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
     """The columns of a block, still packed."""
 
+    packing: Packing
     rows: int
     origin_id: int
     packed: Mapping[str, bytes]
@@ -78,25 +115,27 @@ class _Stored:
     def check(self) -> None:
         for name, raw in self.packed.items():
             try:
-                if COLUMNS[name].width == 2:
+                column = self.packing.kind.LAYOUT[name]
+                if column.width == 2:
                     narrow.check_words(raw, self.rows)
                 else:
-                    narrow.check(raw, self.rows, COLUMNS[name].dtype)
+                    narrow.check(raw, self.rows, column.dtype)
             except StateError as error:
                 raise StateError(f"column {name} of a block: {error}") from None
 
     def column(self, name: str) -> Array:
         if name == "origin_id":
             return np.full(self.rows, self.origin_id, np.uint32)
-        raw = self.packed[name]
-        if COLUMNS[name].width == 2:
+        raw, column = self.packed[name], self.packing.kind.LAYOUT[name]
+        if column.width == 2:
             return narrow.unpack_words(raw, self.rows)
-        values = narrow.unpack(raw, self.rows, COLUMNS[name].dtype)
-        return values + self.column("time_ns") if name in _RELATIVE else values
+        values = narrow.unpack(raw, self.rows, _whole(column)).view(column.dtype)
+        return values + self.column("time_ns") if name in self.packing.relative else values
 
 
-def encode_block(block: Block) -> bytes:
+def encode_block(block: Block[Any]) -> bytes:
     """Encode a block in Avro single-object encoding."""
+    packing = _BY_KIND[type(block.rows)]
     record: dict[str, Any] = {
         "topic": block.source.topic,
         "partition": block.source.partition,
@@ -107,22 +146,28 @@ def encode_block(block: Block) -> bytes:
         "sources": [{"topic": topic, "partitions": count} for topic, count in block.sources],
         "rows": len(block.rows),
     }
-    for name in STORED:
-        record[name] = _packed(name, block.rows)
-    return schemas.single_object_encode("flow_block", record)
+    for name in packing.stored:
+        record[name] = packing.pack(name, block.rows)
+    return schemas.single_object_encode(packing.schema, record)
 
 
 def decode_block(payload: bytes) -> Block:
-    """Read a block back.
+    """Read a block of flow records back; StateError for anything that is not one whose parts agree with each other."""
+    return _decode(payload, FLOWS)
 
-    Raises StateError for anything that is not a block whose parts agree with each other.
-    """
+
+def decode_partials(payload: bytes) -> Block[PartialBatch]:
+    """Read a block of partials back; StateError for anything that is not one whose parts agree with each other."""
+    return _decode(payload, PARTIALS)
+
+
+def _decode(payload: bytes, packing: Packing) -> Block[Any]:
     try:
         name, record = schemas.single_object_decode(payload)
     except SchemaError as error:
         raise StateError(f"not a block: {error}") from error
-    if name != "flow_block":
-        raise StateError(f"not a block but a {name}")
+    if name != packing.schema:
+        raise StateError(f"not a {packing.schema} but a {name}")
     rows = record["rows"]
     sources = tuple((s["topic"], s["partitions"]) for s in record["sources"])
     source = SourcePartition(record["topic"], record["partition"])
@@ -134,7 +179,7 @@ def decode_block(payload: bytes) -> Block:
     # Without this, columns of equal values, which take nine bytes each, could claim any number of rows.
     if rows > len(payload):
         raise StateError(f"a block of {rows} rows in {len(payload)} bytes")
-    stored = _Stored(rows, origin_id(source, sources), {name: record[name] for name in STORED})
+    stored = _Stored(packing, rows, origin_id(source, sources), {name: record[name] for name in packing.stored})
     stored.check()
     return Block(
         source,
@@ -143,5 +188,5 @@ def decode_block(payload: bytes) -> Block:
         record["watermark_ns"],
         record["idle"],
         sources,
-        FlowBatch({}, rows, stored.column),
+        packing.kind({}, rows, stored.column),
     )

@@ -187,7 +187,7 @@ def send(
 
 
 @main.command()
-@click.option("--agents", "chosen", help="Which agents to run (default: ingest,analyses).")
+@click.option("--agents", "chosen", help="Which agents to run (default: ingest,analyses,merges).")
 @click.option("--port", type=click.IntRange(1, 65_535), help="Web port (default: web.port).")
 @click.option("--log-level", default="warning", show_default=True, help="debug, info, warning or error.")
 @click.option("--replay", "replay_name", help="Run a worker of this replay.")
@@ -210,12 +210,12 @@ def worker(
 
     own: dict[str, Any] = {} if port is None else {"web": {"port": port}}
     if replay_name is None:
-        settings, agents = load(settings_file, **own), "ingest,analyses"
+        settings, agents = load(settings_file, **own), "ingest,analyses,merges"
     else:
         from agents.replay import load_replay
 
         settings, state = run(load_replay(settings_file, replay_name, **own))
-        agents = "ingest,analyses" if state.from_raw else "analyses"
+        agents = "ingest,analyses,merges" if state.from_raw else "analyses,merges"
     role: Role = "cut" if to_cut else "live" if replay_name is None else "replay"
     run_worker(settings, tuple(a.strip() for a in (chosen or agents).split(",")), log_level, role)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from operator import is_
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +101,13 @@ class ColumnBatch:
         return cls({name: c.zeros(rows) for name, c in cls.LAYOUT.items()}, rows)
 
     @classmethod
+    def none(cls) -> Self:
+        """Return a batch without rows, the same one each time."""
+        if cls not in _WITHOUT_ROWS:
+            _WITHOUT_ROWS[cls] = cls.zeros(0)
+        return cast("Self", _WITHOUT_ROWS[cls])
+
+    @classmethod
     def of(cls, rows: int, columns: Mapping[str, Array]) -> Self:
         """Build a batch from some columns, cast to their types; the others are zero.
 
@@ -165,6 +172,9 @@ class ColumnBatch:
                 raise ValueError(f"column {name} has shape {array.shape}, not {cls.LAYOUT[name].shape(rows)}")
             cast[name] = array
         return cast
+
+
+_WITHOUT_ROWS: dict[type[ColumnBatch], ColumnBatch] = {}
 
 
 class _InTimeOrder:

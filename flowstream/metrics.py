@@ -29,8 +29,12 @@ class Metrics:
         self.rows_applied = counter("rows_applied", "Flow records put into a pane")
         self.rows_late = counter("rows_late", "Flow records behind the watermark")
         self.rows_duplicate = counter("rows_duplicate", "Flow records already applied, dropped")
-        self.block_gaps = counter("block_gaps", "Source offsets missing between blocks: lost records")
-        self.blocks_rejected = counter("blocks_rejected", "Messages of the flows topic that are not blocks")
+        self.block_gaps = counter(
+            "block_gaps", "Offsets missing between blocks, or panes between partials: lost records"
+        )
+        self.blocks_rejected = counter(
+            "blocks_rejected", "Messages of the flows and partials topics that are not blocks"
+        )
         self.results_sent = counter("results_sent", "Results sent and acknowledged", "topic")
         self.panes_closed = counter("panes_closed", "Panes closed")
         self.rebalances = counter("rebalances", "Times partitions were assigned anew")
@@ -41,6 +45,14 @@ class Metrics:
             "watermark_lag_seconds", "Wall clock minus watermark of a flows partition", "partition"
         )
         self.rows_open = gauge("rows_open", "Flow records waiting in open panes", "partition")
+        self.partials_applied = counter("partials_applied", "Sums of a pane and key put into their pane to be merged")
+        self.partials_late = counter("partials_late", "Sums that came after their pane was merged: lost")
+        self.partials_duplicate = counter("partials_duplicate", "Sums already applied, dropped")
+        self.partials_panes_closed = counter("partials_panes_closed", "Panes merged")
+        self.partials_open = gauge("partials_open", "Sums waiting in open panes", "partition")
+        self.partials_watermark_lag_seconds = gauge(
+            "partials_watermark_lag_seconds", "Wall clock minus watermark of a partials partition", "partition"
+        )
         self.table_entries = gauge("table_entries", "Entries of a table on this worker", "table")
         self.worker_up = gauge("worker_up", "1 while the worker runs; labels tell what runs", "version", "settings")
         self.decode_seconds = histogram("decode_seconds", "Time to decode and route a batch")

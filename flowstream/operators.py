@@ -8,21 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
+
+from typing_extensions import TypeVar
 
 from flowstream import schemas
 from flowstream.batch import FlowBatch
 from flowstream.byte_column import ByteColumn
+from flowstream.columns import ColumnBatch
+
+#: What kind of rows: flow records where it is not said, ``PartialBatch`` where those of a cube are merged.
+Rows = TypeVar("Rows", bound=ColumnBatch, default=FlowBatch)
 
 
 @dataclass(frozen=True, slots=True)
-class Pane:
-    """The rows of one pane of event time, ``[start_ns, end_ns)``, in time order (``FlowBatch.in_time_order``)."""
+class Pane(Generic[Rows]):
+    """The rows of one pane of event time, ``[start_ns, end_ns)``, in time order (``ColumnBatch.in_time_order``)."""
 
     index: int  # start_ns // pane length; panes are aligned to the epoch
     start_ns: int
     end_ns: int
-    rows: FlowBatch
+    rows: Rows
 
 
 class Result:
@@ -95,7 +101,7 @@ def one_by_one(said: Iterable[Said]) -> Iterator[Result]:
         yield from (results,) if isinstance(results, Result) else results
 
 
-class Operator(Protocol):
+class Operator(Protocol[Rows]):
     """The contract, tested over every operator in ``tests/contracts/test_operators.py``."""
 
     name: str
@@ -106,7 +112,7 @@ class Operator(Protocol):
         """Whether an empty pane would change nothing and say nothing (the lookback being empty too)."""
         ...
 
-    def process(self, panes: Sequence[Pane]) -> Sequence[Said]:
+    def process(self, panes: Sequence[Pane[Rows]]) -> Sequence[Said]:
         """Take in ``panes[-1]``, just closed.
 
         ``panes[:-1]`` are those of the ``lookback`` panes before it that were processed, in order; one that

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Generic
 
 import numpy as np
 
-from flowstream.batch import Array, FlowBatch
+from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition
-from flowstream.operators import Pane
+from flowstream.columns import Array, ColumnBatch
+from flowstream.operators import Pane, Rows
 from flowstream.ordering import stable_order
-
-NO_ROWS = FlowBatch.zeros(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class SourceState:
     watermark_ns: int | None
     idle: bool
 
-    def after(self, block: Block) -> SourceState:
+    def after(self, block: Block[Any]) -> SourceState:
         """Return the state once a block has been taken in; nothing in it ever goes back."""
         marks = [w for w in (self.watermark_ns, block.watermark_ns) if w is not None]
         applied = self.applied
@@ -45,7 +45,7 @@ class Watermarks:
         self.states: dict[SourcePartition, SourceState] = {}
         self.expected: tuple[tuple[str, int], ...] = ()
 
-    def take(self, block: Block) -> None:
+    def take(self, block: Block[Any]) -> None:
         """Take in a block's header."""
         self.expected = block.sources
         before = self.states.get(block.source) or SourceState(None, None, block.idle)
@@ -70,25 +70,31 @@ class Watermarks:
         return max((s.watermark_ns for s in self.states.values() if s.watermark_ns is not None), default=None)
 
 
-class PaneAssembly:
+class PaneAssembly(Generic[Rows]):
     """Rows by pane until they close. Panes below ``closed`` are closed and take no more."""
 
-    def __init__(self, pane_ns: int, closed: int | None = None) -> None:
+    def __init__(
+        self,
+        pane_ns: int,
+        closed: int | None = None,
+        kind: type[Rows] = FlowBatch,  # type: ignore[assignment]
+    ) -> None:
         self.pane_ns = pane_ns
+        self._kind = kind
         self.closed = closed
-        self._open: dict[int, list[FlowBatch]] = {}
+        self._open: dict[int, list[Rows]] = {}
 
     def index(self, time_ns: Array) -> int:
         """Return the pane of a time."""
         return int(time_ns) // self.pane_ns
 
-    def is_closed(self, rows: FlowBatch) -> Array:
+    def is_closed(self, rows: Rows) -> Array:
         """Return which rows belong to panes that are closed."""
         if self.closed is None:
             return np.zeros(len(rows), np.bool_)
         return np.asarray(rows.peek("time_ns") < self.closed * self.pane_ns)
 
-    def add(self, rows: FlowBatch) -> None:
+    def add(self, rows: Rows) -> None:
         """Put rows into their panes, none of which may be closed."""
         if not len(rows):
             return
@@ -118,7 +124,7 @@ class PaneAssembly:
         """The last pane that holds rows."""
         return max(self._open, default=None)
 
-    def close_before(self, watermark_ns: int) -> Iterator[Pane]:
+    def close_before(self, watermark_ns: int) -> Iterator[Pane[Rows]]:
         """Yield, in order, the panes with rows that end at or before the watermark, and close up to there."""
         bound = watermark_ns // self.pane_ns
         if self.closed is not None and bound <= self.closed:
@@ -126,14 +132,14 @@ class PaneAssembly:
         for index in sorted(i for i in self._open if i < bound):
             # In the order of their origin, in which most panes need sorting by time alone.
             parts = sorted(self._open.pop(index), key=_origin)
-            yield self.pane(index, FlowBatch.concat(parts).in_time_order())
+            yield self.pane(index, self._kind.concat(parts).in_time_order())
         self.closed = bound
 
-    def pane(self, index: int, rows: FlowBatch | None = None) -> Pane:
+    def pane(self, index: int, rows: Rows | None = None) -> Pane[Rows]:
         """Return pane ``index`` with the given rows."""
         start_ns = index * self.pane_ns
-        return Pane(index, start_ns, start_ns + self.pane_ns, NO_ROWS if rows is None else rows)
+        return Pane(index, start_ns, start_ns + self.pane_ns, self._kind.none() if rows is None else rows)
 
 
-def _origin(rows: FlowBatch) -> tuple[int, int]:
+def _origin(rows: ColumnBatch) -> tuple[int, int]:
     return int(rows.peek("origin_id")[0]), int(rows.peek("origin_offset")[0])

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from flowstream.analysis import Analysis, Bounds, Progress
-from flowstream.blocks import Block, SourcePartition, origin_names
+from flowstream.analysis import Analysis, Bounds, Outcome, Progress
+from flowstream.batch import FlowBatch
+from flowstream.blocks import Block, SourcePartition, decode_block, origin_names
+from flowstream.cubes import CubesOf
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.decode.avro_writers import Writer
 from flowstream.distances import DistancesConfig, DistancesOperator
@@ -19,12 +21,17 @@ from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import SchemaError, SettingsError
 from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
 from flowstream.links import LinkTable
+from flowstream.merging import PartitionMerges
 from flowstream.normalise import Normalisation
 from flowstream.operators import Operator, Said
+from flowstream.partial_blocks import PartialsOperator, Route
+from flowstream.partials import PartialBatch
+from flowstream.partition_work import PartitionWork
 from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
+from flowstream.topics import name
 
 #: What one block covers at the most. A row takes up to 162 bytes where other rows of its block differ widely, and its
 #: message 50 or more if it fills them: three megabytes of messages stay below the ten or so of ``BLOCK_BYTES_MAX``.
@@ -100,13 +107,17 @@ def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, st
                 distances=distances_config(settings) if settings.sources.distances else None,
             )
             built.append(SourcesOperator(sources, pane_ns))
-        else:
+        elif analysis == "quality":
             built.append(QualityOperator(QualityConfig(size_panes=settings.panes(settings.quality.size_s)), pane_ns))
     return built
 
 
-class PartitionAnalysis:
-    """One flows partition: builds its operators when the first block tells the source partitions."""
+class PartitionAnalysis(PartitionWork[FlowBatch]):
+    """One flows partition: its blocks tell the names of source partitions, and the next stage is told its sums."""
+
+    stage = "analyses"
+    stream = "flows"
+    block_format = "flow-block"
 
     def __init__(
         self,
@@ -114,23 +125,33 @@ class PartitionAnalysis:
         links: LinkTable,
         progress: Progress | None = None,
         bounds: Bounds = Bounds(),  # noqa: B008 - it is frozen
+        partition: int = 0,
     ) -> None:
         self._names: dict[int, str] = {}
         self._named: tuple[tuple[str, int], ...] = ()
-        self.operators = build_operators(settings, links, self._names)
-        self.analysis = Analysis(self.operators, settings.pane_ns, progress, bounds)
+        operators = build_operators(settings, links, self._names)
+        self._partials: PartialsOperator | None = None
+        if settings.is_merging:
+            route = Route(name(settings, "flows"), partition, settings.topics.partitions)
+            said = None if progress is None else progress.closed
+            self._partials = PartialsOperator(CubesOf(links), settings.pane_ns, route, said)
+            operators.append(self._partials)
+        super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 
-    def tell_sources(self, block: Block) -> None:
-        """Learn the names of source partitions from a block."""
+    def decode(self, payload: bytes) -> Block:
+        """Read a block of flow records; StateError where it is none."""
+        return decode_block(payload)
+
+    def apply(self, offset: int, block: Block) -> Outcome:
+        """Take in the block at an offset, and the names of source partitions that it tells."""
         if block.sources != self._named:
             self._named = block.sources
             self._names.update(origin_names(block.sources))
+        return super().apply(offset, block)
 
-    def replace_links(self, links: LinkTable) -> None:
-        """Give the operators that use capacities another table."""
-        for operator in self.operators:
-            if isinstance(operator, ElephantsOperator):
-                operator.links = links
+    def take_partials(self) -> list[tuple[int, Block[PartialBatch]]]:
+        """Return the blocks of partials of the panes closed since this was last asked, with their partitions."""
+        return [] if self._partials is None else self._partials.take(self.analysis.closed)
 
 
 @dataclass(slots=True)
@@ -148,7 +169,7 @@ class Ledger:
 
 @dataclass(slots=True)
 class FilePipeline:
-    """Ingest and all partitions' analyses in one process, fed from a file standing in for a raw topic."""
+    """Ingest and both stages of the analysis in one process, fed from a file standing in for a raw topic."""
 
     settings: Settings
     links: LinkTable
@@ -161,13 +182,14 @@ class FilePipeline:
     _block: int = 0
     _ingest: Ingest = field(init=False)
     _partitions: list[PartitionAnalysis] = field(init=False)
+    _merges: list[PartitionMerges] = field(init=False)
 
     def __post_init__(self) -> None:
         config = ingest_config(self.settings, ((self.topic, 1),))
         self._ingest = Ingest(config, SourcePartition(self.topic, 0), self.wire_format)
-        self._partitions = [
-            PartitionAnalysis(self.settings, self.links) for _ in range(self.settings.topics.partitions)
-        ]
+        partitions = range(self.settings.topics.partitions)
+        self._partitions = [PartitionAnalysis(self.settings, self.links, partition=p) for p in partitions]
+        self._merges = [PartitionMerges(self.settings, self.links, partition=p) for p in partitions]
 
     def feed(self, payloads: Payloads) -> list[Said]:
         """Take in the next messages and return what the operators say."""
@@ -175,16 +197,24 @@ class FilePipeline:
         self._next += len(payloads)
         ingested = self._ingest.receive(payloads, offsets, None, self.context)
         self._count(ingested)
-        return [r for p, block in enumerate(ingested.blocks) for r in self._apply(p, block)]
+        said = [r for p, block in enumerate(ingested.blocks) for r in self._apply(p, block)]
+        return said + self._merge()
 
     def finish(self) -> list[Said]:
         """Close everything."""
-        return [r for p in self._partitions for r in p.analysis.finish()]
+        said = [r for p in self._partitions for r in p.analysis.finish()] + self._merge()
+        return said + [r for p in self._merges for r in p.analysis.finish()]
+
+    def _merge(self) -> list[Said]:
+        said: list[Said] = []
+        for part in self._partitions:
+            for destination, block in part.take_partials():
+                said.extend(self._merges[destination].apply(self._block, block).results)
+                self._block += 1
+        return said
 
     def _apply(self, partition: int, block: Block) -> Sequence[Said]:
-        part = self._partitions[partition]
-        part.tell_sources(block)
-        outcome = part.analysis.apply(self._block, block)
+        outcome = self._partitions[partition].apply(self._block, block)
         self._block += 1
         self.ledger.applied += outcome.applied
         self.ledger.late += len(outcome.late)

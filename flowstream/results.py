@@ -41,7 +41,12 @@ def _unpack_sources(value: dict[str, Any]) -> dict[str, Any]:
     return {name: value[name] for name in ("window_start_ns", "window_end_ns", "count")} | {"sources": rows}
 
 
-_SCHEMAS: Mapping[str, str] = {"dead-letters": "dead_letter", "flows": "flow_block", "late": "flow_block"}
+_SCHEMAS: Mapping[str, str] = {
+    "dead-letters": "dead_letter",
+    "flows": "flow_block",
+    "partials": "partial_block",
+    "late": "flow_block",
+}
 
 
 def schema_name(stream: str) -> str:

@@ -12,7 +12,9 @@ from flowstream.features import feature_names
 from flowstream.talker_results import Wanted
 from flowstream.talkers import TalkersConfig
 
-Analysis = Literal["distances", "elephants", "sources", "quality"]
+Analysis = Literal["distances", "elephants", "sources", "quality", "talkers", "links", "paths"]
+#: Those whose results are merged from the partials of flows partitions.
+MERGED = frozenset({"talkers", "links", "paths"})
 WireFormat = Literal["goflow", "goflow-json", "avro", "flow-event-json", "suricata-eve"]
 TalkersBy = Literal["source", "destination", "pair", "conversation", "port", "protocol", "as", "interface"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -71,6 +73,9 @@ class Topics(Section):
     )
     flows_suffix: str = Field(
         "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="the same of the flows topic: of a replay from raw"
+    )
+    partials_suffix: str = Field(
+        "", max_length=60, pattern=r"^[a-z0-9_-]*$", description="the same of the partials topic: of a promoted replay"
     )
     partitions: int = Field(4, ge=1, le=1024, description="partitions of the flows and result topics")
     replication: int = Field(1, ge=1, le=9, description="replicas of each partition")

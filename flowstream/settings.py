@@ -24,6 +24,7 @@ from pydantic_settings import SettingsError as EnvError
 
 from flowstream.errors import SettingsError
 from flowstream.setting_tables import (
+    MERGED,
     Analysis,
     Distances,
     Elephants,
@@ -141,6 +142,11 @@ class Settings(BaseSettings):
     def panes(self, length_s: float) -> int:
         """Return a window length in panes."""
         return round(length_s / self.time.pane_s)
+
+    @property
+    def is_merging(self) -> bool:
+        """Whether an analysis is on whose results are merged from what flows partitions sum up."""
+        return not MERGED.isdisjoint(self.analyses)
 
     def digest(self) -> str:
         """Return a short hash of everything that can change a result: part of each record's lineage."""

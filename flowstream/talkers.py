@@ -130,14 +130,13 @@ class TopTalkers:
             )
         )
 
-    def process(self, panes: Sequence[Pane]) -> list[Result]:
+    def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Result]:
         """Take in a pane; where it ends a step, say the step's tables and the windows that end with it."""
         self._settle()
         self._closed = end = panes[-1].index + 1
         if end % self._steps[0]:
             return []
-        run = [pane.rows for pane in panes if pane.index >= end - self._steps[0]]
-        rows = PartialBatch.concat(part for part in run if isinstance(part, PartialBatch))
+        rows = PartialBatch.concat(pane.rows for pane in panes if pane.index >= end - self._steps[0])
         return [result for by, state in self._cubes.items() for result in self._ended(by, state, end, rows)]
 
     def _ended(self, by: str, state: _CubeState, end: int, rows: PartialBatch) -> list[Result]:

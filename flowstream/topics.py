@@ -16,6 +16,8 @@ STREAMS: Mapping[str, str] = {
     "elephants": "elephants",
     "sources": "sources",
     "input-quality": "quality",
+    "talkers": "talkers",
+    "talker-steps": "talkers",
 }
 
 #: Streams that all replays of a prefix share with the live app.
@@ -38,7 +40,8 @@ class TopicSpec:
 def name(settings: Settings, stream: str, version: int = 1) -> str:
     """Return the topic of a stream, e.g. ``flowstream.elephants.v1``, of a replay ``flowstream.elephants.v1.tuned``."""
     chosen = settings.topics
-    suffix = "" if stream in SHARED else chosen.flows_suffix if stream == "flows" else chosen.suffix
+    own = {"flows": chosen.flows_suffix, "partials": chosen.suffix or chosen.partials_suffix}
+    suffix = "" if stream in SHARED else own.get(stream, chosen.suffix)
     return f"{chosen.prefix}.{stream}.v{version}" + (f".{suffix}" if suffix else "")
 
 
@@ -67,6 +70,8 @@ def specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(name(settings, "topology"), "which port is joined to which", "topology", 1, compacted),
         TopicSpec(name(settings, "replays"), "replays and promotions", "replays", 1, compacted),
     ]  # fmt: skip
+    if settings.is_merging:
+        made.insert(1, TopicSpec(name(settings, "partials"), "sums by pane and cube", "partial_block", count, flows))
     purposes = {
         "distances": "distance summary per source and window",
         "distance-pairs": "single pairs",
@@ -74,10 +79,12 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "elephants": "elephant flow events",
         "sources": "table of sources per window",
         "input-quality": "doubtful rows per exporter",
+        "talkers": "top talkers per window, grouping and ranking",
+        "talker-steps": "what windows of talkers are put together from",
     }
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
-            config = wide if stream in {"sources", "distance-pair-blocks"} else upserted
+            config = wide if stream in {"sources", "distance-pair-blocks", "talker-steps"} else upserted
             made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 

@@ -38,9 +38,8 @@ def warm_up(settings: Settings) -> None:
     span = max(1, settings.panes(settings.distances.size_s)) * settings.pane_ns
     rows = _rows(span)
     block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
-    work.tell_sources(block)
     closing = replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + span)
-    said = work.analysis.apply(0, closing).results
+    said = work.apply(0, closing).results
     work.analysis.progress()
     encoder, writer = ResultEncoder(settings.output.format), SectionWriter(1 << 20)
     runs = [Run(None, ByteColumn.of([b"value"]))]

@@ -40,8 +40,7 @@ def said(settings: Settings, topic: str, partitions: int, raw: Sequence[Record])
         part = PartitionAnalysis(settings, LinkTable())
         results = []
         for offset, of_source in enumerate(blocks):
-            part.tell_sources(of_source[destination])
-            results.extend(part.analysis.apply(offset, of_source[destination]).results)
+            results.extend(part.apply(offset, of_source[destination]).results)
         for result in one_by_one(results):
             told.setdefault(result.stream, {})[destination, result.key.encode()] = encoder.encode(result)
     return told

@@ -74,8 +74,7 @@ def from_the_library(lab: Lab, records: Sequence[Any]) -> Said:
     said: Said = {}
     for record in records:
         block = decode_block(record.value)
-        parts[record.partition].tell_sources(block)
-        outcome = parts[record.partition].analysis.apply(record.offset, block)
+        outcome = parts[record.partition].apply(record.offset, block)
         for result in one_by_one(outcome.results):
             said[result.stream, record.partition, result.key.encode()] = encoder.encode(result)
     return said

@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "topics.prefix": "netops",
     "topics.suffix": "tuned",
     "topics.flows_suffix": "tuned",
+    "topics.partials_suffix": "tuned",
     "topics.partitions": 8,
     "topics.replication": 3,
     "topics.flows_retention_hours": 48.0,
