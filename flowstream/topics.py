@@ -60,6 +60,10 @@ def specs(settings: Settings) -> list[TopicSpec]:
     late = {**kept, "max.message.bytes": str(BLOCK_BYTES_MAX)}
     upserted = {**kept, "cleanup.policy": "compact,delete"}
     wide = {**upserted, "max.message.bytes": str(BLOCK_BYTES_MAX)}
+    # Steps are wanted for as long as windows reach back, also by a worker that comes back after some time.
+    longest_h = max(window.size_s for window in settings.talkers.windows) / 3600
+    steps_ms = int((2 * longest_h + settings.topics.results_retention_hours) * hour_ms)
+    steps = {**wide, "retention.ms": str(steps_ms)}
     compacted = {"cleanup.policy": "compact"}
     count = settings.topics.partitions
     made = [
@@ -84,7 +88,7 @@ def specs(settings: Settings) -> list[TopicSpec]:
     }
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
-            config = wide if stream in {"sources", "distance-pair-blocks", "talker-steps"} else upserted
+            config = steps if stream == "talker-steps" else wide if stream in {"sources", "distance-pair-blocks"} else upserted
             made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 

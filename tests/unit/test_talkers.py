@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from flowstream import schemas
 from flowstream.batch import address_words
-from flowstream.talker_results import WAYS, Wanted
+from flowstream.talker_results import Wanted
 from flowstream.talker_tables import SUM_MAX, Table, folded
 from flowstream.talkers import TalkersConfig, TopTalkers
 from tests.talkers import CONFIG, FIRST, SECOND, Row, expected, fed, pane_of, run, summed, told, traffic
