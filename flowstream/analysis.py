@@ -68,9 +68,9 @@ class Progress(msgspec.Struct, frozen=True):
 class Bounds(msgspec.Struct, frozen=True):
     """Which panes of a flows partition are wanted, where not all are: of a replay, and of an app until a cut-over.
 
-    Panes that end at or before ``silent_before_ns`` are processed and say nothing but what is kept, nor do late rows before it:
-    they warm up what looks back. Panes from the one that holds ``until_ns`` on are left for a later life: neither
-    processed nor kept in memory, while the position stays before their first row.
+    Panes that end at or before ``silent_before_ns`` are processed and say nothing but what is kept, nor do late rows
+    before it: they warm up what looks back. Panes from the one that holds ``until_ns`` on are left for a later life:
+    neither processed nor kept in memory, while the position stays before their first row.
     """
 
     silent_before_ns: int | None = None

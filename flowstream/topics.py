@@ -88,7 +88,13 @@ def specs(settings: Settings) -> list[TopicSpec]:
     }
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
-            config = steps if stream == "talker-steps" else wide if stream in {"sources", "distance-pair-blocks"} else upserted
+            config = (
+                steps
+                if stream == "talker-steps"
+                else wide
+                if stream in {"sources", "distance-pair-blocks"}
+                else upserted
+            )
             made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 
