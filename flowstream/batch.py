@@ -62,6 +62,8 @@ COLUMNS: Mapping[str, Column] = {
     "proto": Column("u1", "IP protocol number"),
     "ip_ttl": Column("u1", "time to live of the sampled packet; 0 where unknown"),
     "tcp_flags": Column("u2", "TCP flags, OR of the flow's packets"),
+    "src_as": Column("u4", "autonomous system of the source; 0 where unknown"),
+    "dst_as": Column("u4", "autonomous system of the destination; 0 where unknown"),
     "in_if": Column("u4", "ifIndex where it entered the exporter; 0 where unknown"),
     "out_if": Column("u4", "ifIndex where it left the exporter"),
     "bytes": Column("i8", "bytes from source to destination"),

@@ -23,13 +23,14 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream.bare_kernel import bare_njit
 from flowstream.batch import FlowBatch
-from flowstream.grouping import group_rows
+from flowstream.hashing import number_by_first, number_groups
 from flowstream.links import EDGE_NO, EDGE_UNKNOWN, EDGE_YES
 
 
 class Rule(IntEnum):
-    """What decided whether a row counts."""
+    """What decided whether a row counts. The kernel below knows them by their numbers."""
 
     ONLY = 0
     EDGE = 1
@@ -56,30 +57,67 @@ def count_once(rows: FlowBatch, edge: NDArray[np.int8]) -> Counted:
     return Counted(counts, rule)
 
 
+def flow_words(rows: FlowBatch) -> NDArray[np.uint64]:
+    """Return the flow of each row as (rows, 5) words: addresses, then src_port << 32 | dst_port << 8 | proto."""
+    words = np.empty((len(rows), 5), np.uint64)
+    words[:, 0:2], words[:, 2:4] = rows.src_addr, rows.dst_addr
+    ports = rows.src_port.astype(np.uint64) << np.uint64(32) | rows.dst_port.astype(np.uint64) << np.uint64(8)
+    words[:, 4] = ports | rows.proto
+    return words
+
+
 def _by_sighting(rows: FlowBatch, at_edge: NDArray[np.bool_]) -> Counted:
     """Decide among sightings, (flow, exporter, in_if), of which those at an edge all count."""
-    flow = (rows.src_addr, rows.dst_addr, rows.proto, rows.src_port, rows.dst_port)
-    seen = group_rows(*flow, rows.exporter, rows.in_if)
-    sighting = np.empty(len(rows), np.int64)  # of each row, in the order of flow, exporter and in_if
-    sighting[seen.order] = np.repeat(np.arange(len(seen)), seen.sizes)
-    flows = group_rows(*(column[seen.firsts] for column in flow))
-    own_flow = np.repeat(np.arange(len(flows)), flows.sizes)  # flows order sightings as they are: by flow first
+    places = np.empty((len(rows), 3), np.uint64)
+    places[:, 0:2], places[:, 2] = rows.exporter, rows.in_if
+    place = number_groups(places)[0]  # in the order of exporter and in_if
+    flow, flows = number_by_first(flow_words(rows))
+    sighting, seen = number_by_first(np.stack([flow, place], axis=1).astype(np.uint64))
+    ttl, size = np.zeros(len(seen), np.int64), np.zeros(len(seen))
+    _measure(sighting, rows.ip_ttl, rows.bytes, rows.sampling_rate, ttl, size)
+    own_flow = flow[seen]
+    best, rule = np.full(len(flows), -1), np.empty(len(flows), np.uint8)
+    states = np.zeros((len(flows), 3), np.int64)
+    _decide(own_flow, place[seen], at_edge[seen], ttl, size, best, rule, states)
+    by_edge = rule == Rule.EDGE
+    chosen = np.where(by_edge[flow], at_edge, best[flow] == sighting)
+    return Counted(chosen, rule[flow])
 
-    is_edge = at_edge[seen.firsts]
-    ttl = np.maximum.reduceat(rows.ip_ttl[seen.order], seen.bounds[:-1]).astype(np.int64)
-    knows_ttl = np.minimum.reduceat(ttl, flows.bounds[:-1]) > 0
-    ttl = np.where(knows_ttl[own_flow], ttl, 0)
-    weight = rows.bytes.astype(np.float64) * np.maximum(rows.sampling_rate, 1)
-    size = np.bincount(sighting, weight, minlength=len(seen))
-    # lexsort is stable: what is equal in all of these stays in the order of exporter and in_if.
-    best_first = np.lexsort((-size, -ttl, ~is_edge, own_flow))
-    best, second = best_first[flows.bounds[:-1]], best_first[np.minimum(flows.bounds[:-1] + 1, len(seen) - 1)]
 
-    by_ttl = ttl[best] > ttl[second]
-    rule = np.where(by_ttl, np.uint8(Rule.TTL), np.uint8(Rule.LARGEST))
-    rule[flows.sizes == 1] = Rule.ONLY
-    rule[is_edge[best]] = Rule.EDGE
-    chosen = np.zeros(len(seen), np.bool_)
-    chosen[best] = True
-    chosen = np.where(is_edge[best][own_flow], is_edge, chosen)
-    return Counted(chosen[sighting], rule[own_flow][sighting])
+@bare_njit
+def _measure(sighting, row_ttl, sent, rate, ttl, size):  # type: ignore[no-untyped-def]
+    """Write the highest TTL and the estimated bytes of each sighting."""
+    for row in range(len(sighting)):
+        own = sighting[row]
+        ttl[own] = max(ttl[own], np.int64(row_ttl[row]))
+        size[own] += float(sent[row]) * max(float(rate[row]), 1.0)
+
+
+@bare_njit
+def _decide(flow, place, at_edge, ttl, size, best, rule, states):  # type: ignore[no-untyped-def]
+    """Write the best sighting of each flow, and the rule; ``states`` are zeros: sightings, edges, TTLs unknown."""
+    for seen in range(len(flow)):
+        own = flow[seen]
+        states[own, 0] += 1
+        states[own, 1] += at_edge[seen]
+        states[own, 2] += ttl[seen] == 0
+        rule[own] = 1 if states[own, 1] else 0 if states[own, 0] == 1 else 3
+    for seen in range(len(flow)):
+        own = flow[seen]
+        if best[own] < 0:
+            best[own] = seen
+            continue
+        other = best[own]
+        nearer = ttl[seen] - ttl[other] if states[own, 2] == 0 else 0
+        if nearer > 0 or (
+            nearer == 0 and (size[seen] > size[other] or (size[seen] == size[other] and place[seen] < place[other]))
+        ):
+            best[own] = seen
+    # Whether the TTL alone decided is told by nobody else having the best one's.
+    for seen in range(len(flow)):
+        own = flow[seen]
+        if rule[own] == 3 and states[own, 2] == 0 and seen != best[own]:
+            states[own, 1] += ttl[seen] == ttl[best[own]]
+    for own in range(len(rule)):
+        if rule[own] == 3 and states[own, 2] == 0 and states[own, 1] == 0:
+            rule[own] = 2

@@ -75,7 +75,8 @@ class Loss:
     @property
     def share(self) -> Floats:
         """Which share of what was exported was lost, at the most."""
-        return np.asarray(self.per_received / (1.0 + self.per_received))
+        lost = np.maximum(self.lost, 0)
+        return np.asarray(lost / np.maximum(self.received + lost, 1))
 
 
 def correction(loss: Loss, exporters: Array) -> Floats:

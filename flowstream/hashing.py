@@ -19,19 +19,28 @@ PROBES_PER_ROW: Final = 8
 
 
 def number_groups(words: Array) -> tuple[NDArray[np.int64], Array]:
-    """Return each row's group, numbered in the order of their keys, and the keys; ``words`` is (rows, 2)."""
+    """Return each row's group, numbered in the order of their keys, and the keys; ``words`` is (rows, words)."""
+    group, firsts = number_by_first(words)
+    keys = words[firsts]
+    ordered = group_rows(*keys.T).order
+    rank = np.empty(len(keys), np.int64)
+    rank[ordered] = np.arange(len(keys))
+    return rank[group], keys[ordered]
+
+
+def number_by_first(words: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each row's group, numbered in the order of their first rows, and those; ``words`` is (rows, words)."""
     rows = len(words)
     group, firsts = np.empty(rows, np.int64), np.empty(rows, np.int64)
     groups = _number(words, group, firsts, _table(rows), PROBES_PER_ROW * rows + 64)
-    if groups < 0:
-        sorted_rows = group_rows(words)
-        group[sorted_rows.order] = np.repeat(np.arange(len(sorted_rows)), sorted_rows.sizes)
-        return group, words[sorted_rows.firsts]
-    keys = words[firsts[:groups]]
-    ordered = group_rows(keys).order
-    rank = np.empty(groups, np.int64)
-    rank[ordered] = np.arange(groups)
-    return rank[group], keys[ordered]
+    if groups >= 0:
+        return group, firsts[:groups]
+    by_key = group_rows(*words.T)
+    order = np.argsort(by_key.firsts)
+    rank = np.empty(len(by_key), np.int64)
+    rank[order] = np.arange(len(by_key))
+    group[by_key.order] = np.repeat(rank, by_key.sizes)
+    return group, by_key.firsts[order]
 
 
 def count_distinct(group: NDArray[np.int64], groups: int, words: Array) -> NDArray[np.int64]:
@@ -62,10 +71,13 @@ def _mixed(high, low, more):  # type: ignore[no-untyped-def]
 def _number(words, group, firsts, table, probes):  # type: ignore[no-untyped-def]
     """Give groups numbers in the order of their first rows; return how many, or -1 where the probes did not do."""
     mask = np.uint64(len(table) - 1)
+    width = words.shape[1]
     groups = 0
     for row in range(len(words)):
-        high, low = words[row, 0], words[row, 1]
-        slot = _mixed(high, low, np.uint64(0)) & mask
+        mixed = _mixed(words[row, 0], words[row, 1] if width > 1 else np.uint64(0), np.uint64(0))
+        for column in range(2, width):
+            mixed = _mixed(mixed, words[row, column], np.uint64(0))
+        slot = mixed & mask
         while True:
             known = table[slot]
             if known < 0:
@@ -75,7 +87,10 @@ def _number(words, group, firsts, table, probes):  # type: ignore[no-untyped-def
                 groups += 1
                 break
             first = firsts[known]
-            if words[first, 0] == high and words[first, 1] == low:
+            same = True
+            for column in range(width):
+                same &= words[first, column] == words[row, column]
+            if same:
                 group[row] = known
                 break
             slot = (slot + np.uint64(1)) & mask

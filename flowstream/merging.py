@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from flowstream.analysis import Analysis, Bounds, Progress
 from flowstream.blocks import Block, decode_partials
+from flowstream.link_use import LinkUse
 from flowstream.links import LinkTable
 from flowstream.operators import Operator
 from flowstream.partials import PartialBatch
@@ -16,12 +17,13 @@ from flowstream.talkers import TopTalkers
 
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage."""
-    del links
     built: list[Operator[PartialBatch]] = []
     for analysis in settings.analyses:
         if analysis == "talkers":
             config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
             built.append(TopTalkers(config, settings.pane_ns))
+        elif analysis == "links":
+            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
     return built
 
 

@@ -87,9 +87,7 @@ class PartialsOperator:
         if closed is None or (self._said is not None and closed <= self._said):
             return []
         waiting, self._waiting = self._waiting, []
-        first = self._said
-        if first is None:
-            first = min([closed, *(int(rows.origin_offset[0]) for rows in waiting)])
+        first = self._said or 0  # a first life has nothing before its first pane, wherever that is
         self._said = closed
         return [
             (destination, block)

@@ -29,9 +29,9 @@ class Cube(IntEnum):
     PROTOCOL = 5  # proto
     AS = 6  # source AS << 32 | destination AS
     EXPORTER_INTERFACE = 7  # exporter, in_if: what counts there, as of a talker
-    INTERFACE = 8  # exporter, if_index << 1 | is_out, start of the interval (ns): bytes on the wire, of every sighting
+    INTERFACE = 8  # exporter, if_index << 1 | is_out, start of interval (ns), 1 if flow records: wire_load.py
     COUNTING = 9  # Rule << 1 | counts: rows and bytes by what became of them when flows were counted once
-    SEQUENCE = 10  # exporter, flow type, number >> 6, number & 63 where it counts records: see sequence_gaps.py
+    SEQUENCE = 10  # exporter, flow type, number >> 6, its low bits where it counts records: cubes.py
     ELEPHANT_HOP = 11  # exporter, out_if, flow key (source address, destination address, ports and protocol)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from flowstream.analysis import Analysis, Bounds, Outcome, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, origin_names
-from flowstream.cubes import CubesOf
+from flowstream.cubes import CubesConfig, CubesOf, Maker
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.decode.avro_writers import Writer
 from flowstream.distances import DistancesConfig, DistancesOperator
@@ -25,15 +26,16 @@ from flowstream.merging import PartitionMerges
 from flowstream.normalise import Normalisation
 from flowstream.operators import Operator, Said
 from flowstream.partial_blocks import PartialsOperator, Route
-from flowstream.partials import PartialBatch
+from flowstream.partials import Cube, PartialBatch
 from flowstream.partition_work import PartitionWork
 from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.setting_tables import Input
 from flowstream.settings import Settings
 from flowstream.sources import SourcesConfig, SourcesOperator
 from flowstream.topics import name
+from flowstream.wire_load import WireLoadConfig, interface_partials
 
-#: What one block covers at the most. A row takes up to 162 bytes where other rows of its block differ widely, and its
+#: What one block covers at the most. A row takes up to 170 bytes where other rows of its block differ widely, and its
 #: message 50 or more if it fills them: three megabytes of messages stay below the ten or so of ``BLOCK_BYTES_MAX``.
 MESSAGES_PER_BLOCK = 32768
 PAYLOAD_BYTES_PER_BLOCK = 3 << 20
@@ -112,6 +114,16 @@ def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, st
     return built
 
 
+def cubes_config(settings: Settings) -> CubesConfig:
+    """Return the cubes that the enabled analyses merge."""
+    others: dict[Cube, Maker] = {}
+    if "links" in settings.analyses:
+        link_use = settings.link_use.config(settings.sampling.samples_min)
+        wire_load = WireLoadConfig(link_use.interval_ns, link_use.reach_ns)
+        others[Cube.INTERFACE] = partial(interface_partials, config=wire_load)
+    return CubesConfig(CubesConfig().cubes if "talkers" in settings.analyses else frozenset(), others)
+
+
 class PartitionAnalysis(PartitionWork[FlowBatch]):
     """One flows partition: its blocks tell the names of source partitions, and the next stage is told its sums."""
 
@@ -134,7 +146,7 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
         if settings.is_merging:
             route = Route(name(settings, "flows"), partition, settings.topics.partitions)
             said = None if progress is None else progress.closed
-            self._partials = PartialsOperator(CubesOf(links), settings.pane_ns, route, said)
+            self._partials = PartialsOperator(CubesOf(cubes_config(settings), links), settings.pane_ns, route, said)
             operators.append(self._partials)
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 

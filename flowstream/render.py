@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -118,6 +118,41 @@ def _talkers(value: Mapping[str, Any]) -> str:
     )
 
 
+def _load(port: Mapping[str, Any]) -> str:
+    """Return an interface, its direction and its load, bounds alone where there are not enough samples."""
+    name = port["name"] or f"if {port['if_index']}"
+    rate = "not enough samples" if port["rate_bps"] is None else rate_text(port["rate_bps"])
+    share = "" if port["share"] is None else f", {port['share']:.0%} of {rate_text(port['link_bps'])}"
+    return f"{name} {port['direction']} {rate} [{rate_text(port['low_bps'])} to {rate_text(port['high_bps'])}]{share}"
+
+
+def _fullest(ports: Sequence[Mapping[str, Any]], rate: str) -> list[Mapping[str, Any]]:
+    """Return the three interfaces with most of their capacity in use, then with the highest rates."""
+    return sorted(ports, key=lambda p: (-(p["share"] or 0.0), -(p[rate] or 0)))[:3]
+
+
+def _link_use(value: Mapping[str, Any]) -> str:
+    ports, late = value["interfaces"], value["late_bytes"]
+    head = f"{time_text(value['window_start_ns'])} {value['node'] or value['exporter']}: {len(ports)} interfaces"
+    told = "; ".join(_load(port) for port in _fullest(ports, "rate_bps"))
+    return f"{head}, {told}" + (f"; {late:,} B too late" if late else "")
+
+
+def _link_percentiles(value: Mapping[str, Any]) -> str:
+    parts = []
+    for port in _fullest(value["interfaces"], "p95_bps"):
+        share = "" if port["share"] is None else f", {port['share']:.0%} of {rate_text(port['link_bps'])}"
+        name = port["name"] or f"if {port['if_index']}"
+        parts.append(f"{name} {port['direction']} p95 {rate_text(port['p95_bps'])}{share}")
+    where = f"{value['node'] or value['exporter']}: {len(value['interfaces'])} interfaces"
+    return f"{moment_text(value['window_start_ns'])} {value['period']} {where}, {'; '.join(parts)}"
+
+
+def _link_event(value: Mapping[str, Any]) -> str:
+    where = value["node"] or value["exporter"]
+    return f"{time_text(value['time_ns'])} {value['event']:6} {where} {_load(value)}, {value['samples']} samples"
+
+
 def _dead_letter(value: Mapping[str, Any]) -> str:
     place = f"{value['topic']}-{value['partition']} offset {value['offset']}"
     return f"{place}: {value['reason']} ({value['payload_bytes']} bytes)"
@@ -128,6 +163,9 @@ _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "distances": _distances,
     "sources": _sources,
     "talkers": _talkers,
+    "link-use": _link_use,
+    "link-use-percentiles": _link_percentiles,
+    "link-events": _link_event,
     "dead-letters": _dead_letter,
 }
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from flowstream.features import feature_names
+from flowstream.link_use import LinkUseConfig
 from flowstream.talker_results import Wanted
 from flowstream.talkers import TalkersConfig
 
@@ -202,6 +203,30 @@ class Talkers(Section):
         """Return the operator's configuration; SettingsError where windows cannot be put together."""
         windows = tuple((panes(window.size_s), panes(window.step_s)) for window in self.windows)
         return TalkersConfig(windows, self.by, self.keys_max, Wanted(self.rank, self.count, samples_min))
+
+
+class LinkUse(Section):
+    """How much of each link is used."""
+
+    interval_s: Seconds = Field(10.0, description="length of an interval; it divides 300 s")
+    spread_max_s: Seconds = Field(
+        120.0,
+        description="how far back a flow record may reach, and how long its exporter's intervals wait: active timeout "
+        "of the exporters and what exporting takes",
+    )
+    threshold: float = Field(0.8, gt=0, le=10, description="share of the capacity from which a link has an event")
+    hysteresis: float = Field(0.1, ge=0, lt=10, description="an event ends this far below the threshold")
+    for_intervals: int = Field(3, ge=1, le=10_000, description="intervals in a row that begin or end an event")
+    ports_max: int = Field(
+        20_000, ge=1, le=200_000, description="interfaces by direction that are remembered; others are left out"
+    )
+
+    def config(self, samples_min: float) -> LinkUseConfig:
+        """Return the operator's configuration; SettingsError where values do not go together."""
+        return LinkUseConfig(
+            self.interval_s, self.spread_max_s, self.threshold, self.hysteresis, self.for_intervals, samples_min,
+            self.ports_max,
+        )  # fmt: skip
 
 
 class Output(Section):

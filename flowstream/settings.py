@@ -31,6 +31,7 @@ from flowstream.setting_tables import (
     Input,
     InputQuality,
     Kafka,
+    LinkUse,
     Output,
     Sampling,
     Section,
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
     talkers: Talkers = Talkers()
+    link_use: LinkUse = LinkUse()
     output: Output = Output()
     web: Web = Web()
     data_dir: Path = Field(Path(".flowstream"), description="the worker's own folder")
@@ -103,6 +105,7 @@ class Settings(BaseSettings):
             ("quality.size_s", self.quality.size_s),
             *(("talkers.windows size_s", window.size_s) for window in self.talkers.windows),
             *(("talkers.windows step_s", window.step_s) for window in self.talkers.windows),
+            ("link_use.interval_s", self.link_use.interval_s),
         ):
             panes = length_s / self.time.pane_s
             if abs(panes - round(panes)) > 1e-9 or round(panes) < 1:
@@ -119,6 +122,7 @@ class Settings(BaseSettings):
             )
         try:
             self.talkers.config(self.panes, self.sampling.samples_min)
+            self.link_use.config(self.sampling.samples_min)
         except SettingsError as error:
             raise ValueError(str(error)) from error
         if len(set(self.analyses)) != len(self.analyses):
@@ -153,7 +157,8 @@ class Settings(BaseSettings):
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
-                "sources": {"size_s", "distances"}, "quality": True, "talkers": True, "topics": {"partitions"},
+                "sources": {"size_s", "distances"}, "quality": True, "talkers": True, "link_use": True,
+                "topics": {"partitions"},
             }
         )  # fmt: skip
         return hashlib.sha256(told.encode()).hexdigest()[:12]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream import narrow
-from flowstream.bare_kernel import bare_njit, inline_njit
+from flowstream.bare_kernel import bare_njit
 from flowstream.batch import Array, FlowBatch, address_text
 from flowstream.distance_kernels import QUANTILES
 from flowstream.distances import DistancesConfig, restore_stateless, stateless_snapshot
@@ -23,6 +23,7 @@ from flowstream.features import feature_matrix, sample_groups
 from flowstream.grouping import group_rows
 from flowstream.hashing import count_distinct, number_groups
 from flowstream.operators import Pane, Result
+from flowstream.saturation import plus, scaled
 from flowstream.summaries import Wanted, summarise
 from flowstream.windows import Window, Windowing
 
@@ -59,45 +60,18 @@ _BITS = {"<i8": "<i8", "<f8": "<u8"}  # what a type's bits are packed as
 _SUMS = ("flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets")
 
 
-@inline_njit
-def _scaled(value, times):  # type: ignore[no-untyped-def]
-    """Return the product of two numbers, ``times`` >= 0; one that exceeds 63 bits stops at the limit."""
-    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-    if -(1 << 31) < value < 1 << 31 and times < 1 << 32:
-        return value * times
-    if times and value > limit // times:
-        return limit
-    if times and value < -(limit // times):
-        return -limit
-    return value * times
-
-
-@inline_njit
-def _add(sums, name, group, value):  # type: ignore[no-untyped-def]
-    """Add to a sum; what exceeds 63 bits stops at the limit."""
-    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
-    total = sums[group, name]
-    if value > 0 and total > limit - value:
-        total = limit
-    elif value < 0 and total < -limit - value:
-        total = -limit
-    else:
-        total += value
-    sums[group, name] = total
-
-
 @bare_njit
 def _add_rows(group, packets, sent, rate, in_bytes, in_packets, sums):  # type: ignore[no-untyped-def]
     """Add every row to the sums of its group, in the order of ``_SUMS``."""
     for row in range(len(group)):
         own, times = group[row], np.int64(rate[row])
         sums[own, 0] += 1
-        _add(sums, 1, own, packets[row])
-        _add(sums, 2, own, sent[row])
-        _add(sums, 3, own, _scaled(packets[row], times))
-        _add(sums, 4, own, _scaled(sent[row], times))
-        _add(sums, 5, own, in_bytes[row])
-        _add(sums, 6, own, in_packets[row])
+        sums[own, 1] = plus(sums[own, 1], packets[row])
+        sums[own, 2] = plus(sums[own, 2], sent[row])
+        sums[own, 3] = plus(sums[own, 3], scaled(packets[row], times))
+        sums[own, 4] = plus(sums[own, 4], scaled(sent[row], times))
+        sums[own, 5] = plus(sums[own, 5], in_bytes[row])
+        sums[own, 6] = plus(sums[own, 6], in_packets[row])
 
 
 class SourcesOperator:

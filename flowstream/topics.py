@@ -18,7 +18,13 @@ STREAMS: Mapping[str, str] = {
     "input-quality": "quality",
     "talkers": "talkers",
     "talker-steps": "talkers",
+    "link-use": "links",
+    "link-use-percentiles": "links",
+    "link-events": "links",
 }
+
+#: Streams whose records may be large: of very many sources, pairs or interfaces.
+WIDE = frozenset({"sources", "distance-pair-blocks", "link-use", "link-use-percentiles"})
 
 #: Streams that all replays of a prefix share with the live app.
 SHARED = frozenset({"links", "topology", "replays"})
@@ -85,16 +91,13 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "input-quality": "doubtful rows per exporter",
         "talkers": "top talkers per window, grouping and ranking",
         "talker-steps": "what windows of talkers are put together from",
+        "link-use": "load of interfaces per exporter and interval",
+        "link-use-percentiles": "95th percentiles of it per exporter, hour and day",
+        "link-events": "links over the threshold",
     }
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
-            config = (
-                steps
-                if stream == "talker-steps"
-                else wide
-                if stream in {"sources", "distance-pair-blocks"}
-                else upserted
-            )
+            config = steps if stream == "talker-steps" else wide if stream in WIDE else upserted
             made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 

@@ -17,8 +17,8 @@ T0_NS = T0_S * 10**9
 
 _COMMON = {
     "type": 1, "sampling_rate": 3, "sequence_num": 4, "src_addr": 6, "dst_addr": 7, "bytes": 9,
-    "packets": 10, "sampler_address": 11, "in_if": 18, "out_if": 19, "proto": 20, "src_port": 21,
-    "dst_port": 22, "ip_ttl": 25, "tcp_flags": 26, "etype": 30,
+    "packets": 10, "sampler_address": 11, "src_as": 14, "dst_as": 15, "in_if": 18,
+    "out_if": 19, "proto": 20, "src_port": 21, "dst_port": 22, "ip_ttl": 25, "tcp_flags": 26, "etype": 30,
 }  # fmt: skip
 GOFLOW_V3 = _COMMON | {"time_received": 2, "time_flow_end": 5, "time_flow_start": 38, "has_ppp": 63}
 GOFLOW_V3 |= {"ppp_address_control": 64}
@@ -30,6 +30,7 @@ GOFLOW2_V2 |= {"time_flow_end_ns": 112}
 _USUAL: dict[str, int | bytes] = {
     "type": 1, "sampling_rate": 1000, "sequence_num": 77, "src_addr": bytes([10, 0, 0, 1]),
     "dst_addr": bytes([10, 0, 0, 2]), "bytes": 1500, "packets": 1, "sampler_address": bytes([192, 0, 2, 1]),
+    "src_as": 64500, "dst_as": 64501,
     "in_if": 3, "out_if": 4, "proto": 6, "src_port": 40000, "dst_port": 443, "ip_ttl": 61, "tcp_flags": 16,
     "etype": 0x800,
 }  # fmt: skip

@@ -13,7 +13,7 @@ KEYS = ("cube", "key_0", "key_1")
 
 
 class MergedSums:
-    """Says bytes, packets and records of every key in every pane, and how many panes it has seen so far."""
+    """Says bytes, packets and records of every key in every pane, and how many panes with rows there were so far."""
 
     name = "merged-sums"
     lookback = 0
@@ -25,7 +25,7 @@ class MergedSums:
     def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Said]:
         """Say the pane."""
         pane = panes[-1]
-        self.panes += 1
+        self.panes += len(pane.rows) > 0
         sums: dict[tuple[int, ...], list[int]] = {}
         rows = pane.rows
         for at in range(len(rows)):
@@ -38,7 +38,7 @@ class MergedSums:
         ]
 
     def snapshot(self) -> bytes:
-        """Return how many panes it has seen."""
+        """Return how many panes with rows there were."""
         return json.dumps(self.panes).encode()
 
     def restore(self, state: bytes) -> None:

@@ -34,6 +34,8 @@ _LIMITS: Final = {
     "proto": 0xFF,
     "ip_ttl": 0xFF,
     "tcp_flags": 0xFFFF,
+    "src_as": 0xFFFF_FFFF,
+    "dst_as": 0xFFFF_FFFF,
     "in_if": 0xFFFF_FFFF,
     "out_if": 0xFFFF_FFFF,
     "record_id": 2**63 - 1,

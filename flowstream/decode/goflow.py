@@ -26,7 +26,7 @@ from flowstream.decode.protobuf_kernel import count_rows, read_messages
 WIRE_FORMAT = "goflow"
 
 _COLUMNS: Final = (
-    "sampling_rate", "sequence_num", "bytes", "packets", "in_if", "out_if", "proto", "src_port",
+    "sampling_rate", "sequence_num", "bytes", "packets", "src_as", "dst_as", "in_if", "out_if", "proto", "src_port",
     "dst_port", "ip_ttl", "tcp_flags", "time_received_ns", "time_flow_start_ns", "time_flow_end_ns",
     "origin_offset", "origin_row",
 )  # fmt: skip

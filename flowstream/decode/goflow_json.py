@@ -28,6 +28,8 @@ _NUMBERS = {
     "dst_port": U16,
     "ip_ttl": U8,
     "tcp_flags": U16,
+    "src_as": U32,
+    "dst_as": U32,
     "in_if": U32,
     "out_if": U32,
     "bytes": U63,
@@ -35,6 +37,12 @@ _NUMBERS = {
     "sampling_rate": U32,
     "sequence_num": U32,
 }
+_OLD_SPELLINGS = (  # as goflow2 v1.0 and v1.1 have them
+    ("IPTTL", "ip_ttl", U8),
+    ("TCPFlags", "tcp_flags", U16),
+    ("SrcAS", "src_as", U32),
+    ("DstAS", "dst_as", U32),
+)
 _TEXTS = ("src_addr", "dst_addr", "sampler_address")
 _NAMED = ("proto", "type")  # a name or a number
 _TIMES = (
@@ -60,7 +68,7 @@ def _fields() -> list[tuple[str, Any, Any]]:
         fields += [(key(name), Text, None) for name in _TEXTS]
         fields += [(key(name), int | Text, None) for name in _NAMED]
         fields += [(key(name), msgspec.Raw, msgspec.Raw()) for name in _TIMES]
-    return [*fields, ("IPTTL", U8, 0), ("TCPFlags", U16, 0)]  # as goflow2 v1.0 and v1.1 spell them
+    return [*fields, *((name, kind, 0) for name, _, kind in _OLD_SPELLINGS)]
 
 
 _DECODER = msgspec.json.Decoder(msgspec.defstruct("GoFlowJson", _fields(), gc=False), strict=False)
@@ -100,8 +108,8 @@ def _rows(objects: Sequence[Any], key: Callable[[str], str]) -> tuple[FlowBatch,
     rows = text.Rows(count)
     columns = {name: numbers(objects, key(name), "i8") for name in _NUMBERS}
     if key is _camel:
-        columns["ip_ttl"] |= numbers(objects, "IPTTL", "i8")
-        columns["tcp_flags"] |= numbers(objects, "TCPFlags", "i8")
+        for spelling, name, _ in _OLD_SPELLINGS:
+            columns[name] |= numbers(objects, spelling, "i8")
 
     def reading(name: str, places: int) -> text.Reading:
         return text.times(attributes(objects, key(name)), places)

@@ -14,7 +14,7 @@ import numpy as np
 # the kinds apart. Slot names are those of the columns they end in, where there is one.
 SLOT_NAMES: Final = (
     "exporter", "exporter_low", "src_addr", "src_addr_low", "dst_addr", "dst_addr_low",
-    "sampling_rate", "sequence_num", "bytes", "packets", "in_if", "out_if", "proto", "src_port",
+    "sampling_rate", "sequence_num", "bytes", "packets", "src_as", "dst_as", "in_if", "out_if", "proto", "src_port",
     "dst_port", "ip_ttl", "tcp_flags", "flow_type", "received_s", "flow_start_s", "flow_end_s",
     "flow_start_ms", "flow_end_ms", "time_received_ns", "time_flow_start_ns", "time_flow_end_ns",
     "origin_offset", "origin_row",
@@ -27,9 +27,10 @@ ADDRESS_SLOTS: Final = 6
 # flags, and 63 and 64 are HasPPP and PPPAddressControl in GoFlow v3.
 FIELDS: Final = {
     1: "flow_type", 2: "received_s", 3: "sampling_rate", 4: "sequence_num", 5: "flow_end_s", 6: "src_addr",
-    7: "dst_addr", 9: "bytes", 10: "packets", 11: "exporter", 18: "in_if", 19: "out_if", 20: "proto",
-    21: "src_port", 22: "dst_port", 25: "ip_ttl", 26: "tcp_flags", 38: "flow_start_s", 63: "flow_start_ms",
-    64: "flow_end_ms", 110: "time_received_ns", 111: "time_flow_start_ns", 112: "time_flow_end_ns",
+    7: "dst_addr", 9: "bytes", 10: "packets", 11: "exporter", 14: "src_as", 15: "dst_as",
+    18: "in_if", 19: "out_if", 20: "proto", 21: "src_port", 22: "dst_port", 25: "ip_ttl", 26: "tcp_flags",
+    38: "flow_start_s", 63: "flow_start_ms", 64: "flow_end_ms", 110: "time_received_ns", 111: "time_flow_start_ns",
+    112: "time_flow_end_ns",
 }  # fmt: skip
 LAST_FIELD: Final = max(FIELDS)
 SLOT_OF_FIELD: Final = np.full(LAST_FIELD + 1, -1, np.int64)
@@ -53,7 +54,7 @@ LIMITS: Final = np.full(ROW_WIDTH, _U64_MAX, np.uint64)  # the largest value a s
 for _bits, _names in {
     8: "proto ip_ttl",
     16: "src_port dst_port tcp_flags",
-    32: "sampling_rate sequence_num in_if out_if",
+    32: "sampling_rate sequence_num src_as dst_as in_if out_if",
     63: "bytes packets time_received_ns",
 }.items():
     for _name in _names.split():

@@ -24,8 +24,8 @@ from tests.builders import GOFLOW2_V1, GOFLOW2_V2, GOFLOW_V3, varint
 
 ADDRESSES = {"src_addr": 6, "dst_addr": 7, "sampler_address": 11}
 COUNTED = {
-    "sampling_rate": 32, "sequence_num": 32, "bytes": 63, "packets": 63, "in_if": 32, "out_if": 32, "proto": 8,
-    "src_port": 16, "dst_port": 16, "ip_ttl": 8, "tcp_flags": 16,
+    "sampling_rate": 32, "sequence_num": 32, "bytes": 63, "packets": 63, "src_as": 32, "dst_as": 32,
+    "in_if": 32, "out_if": 32, "proto": 8, "src_port": 16, "dst_port": 16, "ip_ttl": 8, "tcp_flags": 16,
 }  # fmt: skip
 #: Fields 63 and 64 of GoFlow v3 are numbers, too; they go by the names of goflow2 v1.
 NUMBERS = (GOFLOW_V3 | GOFLOW2_V1 | GOFLOW2_V2).items()

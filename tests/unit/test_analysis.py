@@ -147,6 +147,25 @@ def test_going_on_from_progress_equals_never_having_stopped(times, cuts, order, 
     assert before + after == whole
 
 
+@given(st.one_of(chains, closing_chains), cut_lists, orders, st.lists(st.integers(0, 9), min_size=2, max_size=5))
+def test_a_life_that_ends_before_it_has_caught_up_loses_nothing_and_says_nothing_twice(times, cuts, order, lives):
+    mixed = interleave([blocks_of(p, t, c) for p, (t, c) in enumerate(zip(times, cuts, strict=True))], order)
+    log = list(enumerate(mixed))
+    analysis, told, late = Analysis(operators(), S), [], 0
+    for blocks in lives:
+        outcomes = [analysis.apply(*read) for read in log[analysis.position :][:blocks]]
+        told += [r for outcome in outcomes for r in outcome.results]
+        late += sum(len(outcome.late) for outcome in outcomes)
+        analysis = Analysis(operators(), S, Progress.decode(analysis.progress().encode()))
+    outcomes = [analysis.apply(*read) for read in log[analysis.position :]]
+    told += [r for outcome in outcomes for r in outcome.results]
+    late += sum(len(outcome.late) for outcome in outcomes)
+    whole = Analysis(operators(), S)
+    once = [whole.apply(*read) for read in log]
+    assert told == [r for outcome in once for r in outcome.results]
+    assert late == sum(len(outcome.late) for outcome in once)
+
+
 @given(chains, cut_lists, cut_lists, orders)
 def test_blocks_sent_again_with_other_boundaries_change_nothing(times, cuts, again, order) -> None:
     once = interleave([blocks_of(p, t, c) for p, (t, c) in enumerate(zip(times, cuts, strict=True))], order)

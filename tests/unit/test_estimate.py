@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from flowstream.estimate import rate_interval
+from flowstream.estimate import estimates, of_packets, rate_interval
 
 weights = st.lists(st.floats(1.0, 1e12), min_size=1, max_size=50)
 levels = st.floats(0.5, 0.999)
@@ -81,3 +81,46 @@ def test_coverage_over_a_mix_of_small_and_large_packets_is_as_stated(mean, state
     # Two points for the stated rounding and for the generator of the stated figures, which drew its own mix.
     assert covered == pytest.approx(stated, abs=0.02)
     assert covered >= 0.95
+
+
+@given(weights, st.floats(0, 60), st.floats(1, 2), st.floats(1, 2))
+def test_an_estimate_is_named_from_as_many_samples_of_equal_weight_on_as_are_asked_for(w, least, sure, possible):
+    y, v, top = sum(w), sum(x * x for x in w), max(w)
+    told = estimates(np.array([len(w)]), [y], [v], [top], least, sure, possible)
+    low, high = rate_interval(y, v, top)
+    assert (told.low[0], told.high[0]) == (low * sure, high * max(sure, possible))
+    assert told.estimate[0] == y * sure if y * y >= least * v else np.isnan(told.estimate[0])
+    # Samples of unequal weight count for fewer than they are, never for more.
+    assert least > len(w) * (1 - 1e-9) or y * y < len(w) * v * (1 + 1e-9)
+
+
+@given(st.integers(1, 200), st.floats(1.0, 1e9))
+def test_samples_of_equal_weight_pass_a_floor_of_their_number_and_not_of_one_more(count, weight):
+    sums = ([count * weight], [count * weight**2 * (1 - 1e-9)], [weight])
+    assert not np.isnan(estimates(np.array([count]), *sums, count).estimate[0])
+    assert np.isnan(estimates(np.array([count]), *sums, count + 1).estimate[0])
+
+
+@given(st.integers(0, 2**53), st.floats(0, 1000))
+def test_what_was_not_sampled_is_exact_and_never_too_little(total, least):
+    told = estimates(np.array([1]), [total], [0.0], [0.0], least)
+    assert told.fields(0) == {"samples": 1, "estimate": total, "low": total, "high": total}
+
+
+def test_fields_are_whole_with_the_bounds_outwards_and_no_number_below_the_floor():
+    told = estimates(np.array([3, 5]), [300.4, 500.6], [3e4, 5e4], [100.0, 100.0], 4.0)
+    low, high = rate_interval([300.4, 500.6], [3e4, 5e4], 100.0)
+    bounds = [{"low": int(np.floor(a)), "high": int(np.ceil(b))} for a, b in zip(low, high, strict=True)]
+    assert told.fields(0) == {"samples": 3, "estimate": None} | bounds[0]
+    assert told.fields(1) == {"samples": 5, "estimate": 501} | bounds[1]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(40, 9000)), min_size=1, max_size=40), st.integers(1, 1000))
+def test_packets_of_one_sampling_rate_are_at_least_as_sure_as_is_said_of_them(packets, rate):
+    """Each row is some packets of one size; the truth about packets is a Poisson count."""
+    sizes = [size for count, size in packets for _ in range(count)]
+    total, v = rate * sum(sizes), rate * (rate - 1) * sum(s * s for s in sizes)
+    variance, top = of_packets([total], [rate * len(sizes)], [v], [rate * max(sizes) if rate > 1 else 0])
+    assert variance[0] >= rate * (rate - 1) * len(sizes) * (1 - 1e-9)
+    assert top[0] >= (rate if rate > 1 else 0) * (1 - 1e-9)
+    assert of_packets([0], [0], [0.0], [0.0])[0].tolist() == [0.0]

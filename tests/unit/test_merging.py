@@ -154,7 +154,7 @@ def merged(partials: list[list[bytes]], draws: Draws | None = None) -> Merged:
     for log in partials:
         for result in one_by_one(_merging(log, draws)):
             value = (result.value["sums"], result.value["panes"])
-            assert said.setdefault(result.key, value) == value
+            assert said.setdefault(result.key, value) == value, (result.key, said[result.key], value)
     return said
 
 

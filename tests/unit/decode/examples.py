@@ -164,6 +164,8 @@ AVRO_FULL = {
     "proto": 6,
     "ip_ttl": 255,
     "tcp_flags": 0x1B,
+    "src_as": 2**32 - 1,
+    "dst_as": 64501,
     "in_if": 2**32 - 1,
     "out_if": 2,
     "bytes": 2**53 + 1,

@@ -48,7 +48,7 @@ records = st.fixed_dictionaries(
         "exporter": st.one_of(st.none(), address), "src_addr": address,
         "dst_addr": st.one_of(st.none(), address), "src_port": u16, "dst_port": u16,
         "proto": st.integers(0, 255), "ip_ttl": st.integers(0, 255), "tcp_flags": u16,
-        "in_if": u32, "out_if": u32,
+        "src_as": u32, "dst_as": u32, "in_if": u32, "out_if": u32,
         "bytes": u63, "packets": u63, "in_bytes": u63, "in_packets": u63, "sampling_rate": u32,
         "sequence_num": u32, "flow_type": st.sampled_from([t.name for t in FlowType]),
     }

@@ -20,9 +20,9 @@ from tests.unit.decode.batches import row
 
 REQUIRED = {"time_received_ns", "src_addr", "bytes", "packets"}
 BITS = {
-    "src_port": 16, "dst_port": 16, "proto": 8, "ip_ttl": 8, "tcp_flags": 16, "in_if": 32, "out_if": 32,
-    "record_id": 63, "bytes": 63, "packets": 63, "in_bytes": 63, "in_packets": 63, "sampling_rate": 32,
-    "sequence_num": 32, "time_received_ns": 63, "time_flow_start_ns": 63, "time_flow_end_ns": 63,
+    "src_port": 16, "dst_port": 16, "proto": 8, "ip_ttl": 8, "tcp_flags": 16, "src_as": 32, "dst_as": 32,
+    "in_if": 32, "out_if": 32, "record_id": 63, "bytes": 63, "packets": 63, "in_bytes": 63, "in_packets": 63,
+    "sampling_rate": 32, "sequence_num": 32, "time_received_ns": 63, "time_flow_start_ns": 63, "time_flow_end_ns": 63,
 }  # fmt: skip
 ADDRESSES = ("exporter", "src_addr", "dst_addr")
 KINDS = [kind.name for kind in FlowType]

@@ -104,7 +104,7 @@ def test_a_flow_time_beyond_the_column_is_clipped_and_does_not_cost_the_record(h
 
 
 LIMITED = ["sampling_rate", "sequence_num", "in_if", "out_if", "src_port", "dst_port", "tcp_flags"]
-LIMITED += ["proto", "ip_ttl", "bytes", "packets"]
+LIMITED += ["src_as", "dst_as", "proto", "ip_ttl", "bytes", "packets"]
 
 
 @pytest.mark.parametrize("name", LIMITED)

@@ -24,7 +24,7 @@ U32, U64, TEXT = "uint32", "uint64", "bytes"
 COMMON = {
     "type": (1, "enum"), "sampling_rate": (3, U64), "sequence_num": (4, U32), "src_addr": (6, TEXT),
     "dst_addr": (7, TEXT), "bytes": (9, U64), "packets": (10, U64), "sampler_address": (11, TEXT),
-    "next_hop": (12, TEXT), "next_hop_as": (13, U32), "src_as": (14, U32), "src_net": (16, U32),
+    "next_hop": (12, TEXT), "next_hop_as": (13, U32), "src_as": (14, U32), "dst_as": (15, U32), "src_net": (16, U32),
     "in_if": (18, U32), "out_if": (19, U32), "proto": (20, U32), "src_port": (21, U32),
     "dst_port": (22, U32), "ip_tos": (23, U32), "ip_ttl": (25, U32), "tcp_flags": (26, U32),
     "src_mac": (27, U64), "etype": (30, U32), "fragment_id": (35, U32), "ipv6_flow_label": (37, U32),

@@ -18,8 +18,8 @@ FORMAT = "goflow-json"
 
 COUNTS = {
     "src_port": 2**16 - 1, "dst_port": 2**16 - 1, "ip_ttl": 2**8 - 1, "tcp_flags": 2**16 - 1,
-    "in_if": 2**32 - 1, "out_if": 2**32 - 1, "bytes": 2**63 - 1, "packets": 2**63 - 1,
-    "sampling_rate": 2**32 - 1, "sequence_num": 2**32 - 1,
+    "src_as": 2**32 - 1, "dst_as": 2**32 - 1, "in_if": 2**32 - 1, "out_if": 2**32 - 1,
+    "bytes": 2**63 - 1, "packets": 2**63 - 1, "sampling_rate": 2**32 - 1, "sequence_num": 2**32 - 1,
 }  # fmt: skip
 count_columns = st.fixed_dictionaries({name: st.integers(0, limit) for name, limit in COUNTS.items()})
 seconds = st.integers(946_684_800, 4_000_000_000)
@@ -92,7 +92,13 @@ def test_milliseconds_are_preferred_to_seconds_where_they_are_not_zero():
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "column"), [("IPTTL", "IpTtl", "ip_ttl"), ("TCPFlags", "TcpFlags", "tcp_flags")]
+    ("old", "new", "column"),
+    [
+        ("IPTTL", "IpTtl", "ip_ttl"),
+        ("TCPFlags", "TcpFlags", "tcp_flags"),
+        ("SrcAS", "SrcAs", "src_as"),
+        ("DstAS", "DstAs", "dst_as"),
+    ],
 )
 def test_the_first_spelling_of_v1_is_read_too(old, new, column):
     assert decode_row(without(GOFLOW2_V1, new) | {old: 63})[column] == 63

@@ -33,11 +33,13 @@ FORMATS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[str, int]]]] = {
             "src_port": ("src_port", 16), "dst_port": ("dst_port", 16), "ip_ttl": ("ip_ttl", 8), "in_if": ("in_if", 32),
             "tcp_flags": ("tcp_flags", 16), "out_if": ("out_if", 32), "bytes": ("bytes", 63),
             "packets": ("packets", 63), "sampling_rate": ("sampling_rate", 32), "sequence_num": ("sequence_num", 32),
+            "src_as": ("src_as", 32), "dst_as": ("dst_as", 32),
         },
     ),
     "goflow2 v1": (
         "goflow-json", GOFLOW2_V1, {
             "Bytes": ("bytes", 63), "SrcPort": ("src_port", 16), "InIf": ("in_if", 32), "IpTtl": ("ip_ttl", 8),
+            "SrcAs": ("src_as", 32), "DstAS": ("dst_as", 32),
         },
     ),
     "event": (

@@ -1,0 +1,95 @@
+"""What exporters sent and never came: per window, exporter and flow type, told by gaps in sequence numbers."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from flowstream.batch import FlowType, address_text
+from flowstream.errors import StateError
+from flowstream.export_loss import BY_RECORDS, Loss
+from flowstream.operators import Result
+from flowstream.partials import PartialBatch
+from flowstream.running_windows import RunningWindows
+from flowstream.sequence_gaps import LossTracker
+
+STREAM = "export-loss"
+VERSION = 1
+
+
+class _Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    operator: str
+    version: int
+    size_ns: int
+    window: int
+    counters: bytes
+    sums: list[tuple[int, int, int, int, int, int]]  # address words, flow type, received, lost, bytes
+
+
+class ExportLoss(RunningWindows):
+    """Merges cube SEQUENCE, and says ``export-loss`` once per window for every exporter that numbers its datagrams."""
+
+    name = STREAM
+
+    def __init__(self, size_panes: int, pane_ns: int) -> None:
+        super().__init__(size_panes, pane_ns)
+        self._tracker = LossTracker()
+        self._sum = Loss.none()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no exporter was heard of in the open window."""
+        return not len(self._sum)
+
+    def add(self, rows: PartialBatch) -> None:
+        """Add a pane's rows of the cube."""
+        self._sum = Loss.merged([self._sum, self._tracker.take(rows)])
+
+    def told(self, start_ns: int, end_ns: int) -> list[Result]:
+        """Return a result for every exporter and flow type, in their order."""
+        loss, self._sum = self._sum, Loss.none()
+        results = []
+        for n in np.flatnonzero(loss.received > 0).tolist():
+            exporter, kind = address_text(*loss.exporter[n].tolist()), FlowType(int(loss.flow_type[n]))
+            value = {
+                "exporter": exporter,
+                "flow_type": kind.name,
+                "window_start_ns": start_ns,
+                "window_end_ns": end_ns,
+                "counts": "FLOW_RECORDS" if kind in BY_RECORDS else "DATAGRAMS",
+                "received": int(loss.received[n]),
+                "lost": max(0, int(loss.lost[n])),
+                "exact": bool(loss.is_exact[n]),
+                "lost_share": float(loss.share[n]),
+            }
+            results.append(Result(STREAM, f"{start_ns}|{exporter}|{kind.name}", end_ns, value))
+        return results
+
+    def snapshot(self) -> bytes:
+        """Return where the counters stand, and the sums of the open window."""
+        loss = self._sum
+        columns = (*loss.exporter.T, loss.flow_type, loss.received, loss.lost, loss.bytes)
+        sums = list(zip(*(column.tolist() for column in columns), strict=True))
+        counters = self._tracker.snapshot()
+        return msgspec.msgpack.encode(_Snapshot(self.name, VERSION, self.size_ns, self.window, counters, sums))
+
+    def restore(self, state: bytes) -> None:
+        """Take a snapshot's state; StateError where it is not one, or of windows of another length."""
+        try:
+            taken = msgspec.msgpack.decode(state, type=_Snapshot)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StateError(f"not a snapshot of the operator {self.name}: {error}") from None
+        if (taken.operator, taken.version, taken.size_ns) != (self.name, VERSION, self.size_ns):
+            raise StateError(
+                f"a snapshot of {taken.operator} version {taken.version} over {taken.size_ns} ns, "
+                f"not {self.name} {VERSION} over {self.size_ns} ns"
+            )
+        tracker = LossTracker()
+        tracker.restore(taken.counters)
+        try:
+            words = np.array([row[:2] for row in taken.sums], np.uint64).reshape(-1, 2)
+            kinds = np.array([FlowType(row[2]) for row in taken.sums], np.uint8)
+            sums = np.array([row[3:] for row in taken.sums], np.int64).reshape(-1, 3).T.copy()
+        except (OverflowError, ValueError) as error:
+            raise StateError(f"a snapshot of sums that cannot be: {error}") from None
+        self.window, self._tracker, self._sum = taken.window, tracker, Loss(words, kinds, *sums)

@@ -1,0 +1,31 @@
+"""Whole numbers that stop at the limit of 63 bits instead of turning negative: for sums of what strangers send."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowstream.bare_kernel import inline_njit
+
+
+@inline_njit
+def scaled(value, times):  # type: ignore[no-untyped-def]
+    """Return the product of two numbers, ``times`` >= 0; one that exceeds 63 bits stops at the limit."""
+    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
+    if -(1 << 31) < value < 1 << 31 and times < 1 << 32:
+        return value * times
+    if times and value > limit // times:
+        return limit
+    if times and value < -(limit // times):
+        return -limit
+    return value * times
+
+
+@inline_njit
+def plus(total, value):  # type: ignore[no-untyped-def]
+    """Return the sum of two numbers; one that exceeds 63 bits stops at the limit."""
+    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
+    if value > 0 and total > limit - value:
+        return limit
+    if value < 0 and total < -limit - value:
+        return -limit
+    return total + value

@@ -1,0 +1,161 @@
+"""What counting once says of itself, and that on a real fabric it is right where a sum over exporters is not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowstream.batch import FlowBatch, address_text
+from flowstream.counting_results import CountingResults
+from flowstream.cubes import CubesConfig, CubesOf
+from flowstream.decode import Payloads, decode
+from flowstream.estimate import estimates, of_packets
+from flowstream.export_loss import Loss, correction, overall, widening
+from flowstream.links import LinkTable
+from flowstream.operators import Pane
+from flowstream.partials import Cube, PartialBatch
+from flowstream.sequence_gaps import LossTracker
+from tests.partial_rows import SECOND, summed
+
+RECORDED = Path(__file__).resolve().parents[1] / "data"
+LINKS = LinkTable.from_path(RECORDED / "clos_links.csv")
+MINUTE_NS = 60 * SECOND
+
+
+@cache
+def fabric() -> FlowBatch:
+    stream = gzip.decompress((RECORDED / "clos_60s_goflow2_v2.bin.gz").read_bytes())
+    return decode("goflow", Payloads.from_values([stream])).flows
+
+
+@cache
+def oracle() -> dict[str, tuple[int, int]]:
+    """True frame bytes, check sequences included, and packets by source."""
+    sources = json.loads((RECORDED / "clos_60s_oracle.json").read_text())["sources"]
+    return {s["src"]: (s["bytes"] + 4 * s["packets"], s["packets"]) for s in sources}
+
+
+def panes(rows: FlowBatch, links: LinkTable) -> list[tuple[Pane, PartialBatch]]:
+    """Return the partials of every second of the run."""
+    cubes, seconds = CubesOf(CubesConfig(), links), rows.time_ns // SECOND
+    made = []
+    for k in np.unique(seconds).tolist():
+        pane = Pane(k, k * SECOND, (k + 1) * SECOND, rows.take(seconds == k).in_time_order())
+        made.append((pane, cubes.of(pane, 0)))
+    return made
+
+
+@cache
+def merged() -> PartialBatch:
+    return PartialBatch.concat(partials for _, partials in panes(fabric(), LINKS))
+
+
+def by_source(rows: PartialBatch) -> dict[str, dict[str, float]]:
+    """Add up cube SOURCE in plain Python."""
+    found: dict[str, dict[str, float]] = {}
+    rows = rows.take(rows.cube == Cube.SOURCE)
+    names = ("bytes", "packets", "records", "variance")
+    for n in range(len(rows)):
+        sums = found.setdefault(address_text(int(rows.key_0[n]), int(rows.key_1[n])), dict.fromkeys((*names, "top"), 0))
+        for name in names:
+            sums[name] += rows.column(name)[n].item()
+        sums["top"] = max(sums["top"], rows.weight_max[n].item())
+    return found
+
+
+def told(links: LinkTable) -> list[dict]:
+    operator, said = CountingResults(60, SECOND), []
+    for pane, partials in panes(fabric(), links):
+        said += operator.process([Pane(pane.index, pane.start_ns, pane.end_ns, partials)])
+    end_ns = -(-pane.end_ns // MINUTE_NS) * MINUTE_NS
+    if not operator.quiet:
+        last = Pane(end_ns // SECOND - 1, end_ns - SECOND, end_ns, PartialBatch.zeros(0))
+        said += operator.process([last])
+    return [result.value for result in said]
+
+
+def test_summing_over_the_switches_of_a_fabric_gives_some_three_times_what_was_sent():
+    sent = sum(size for size, _ in oracle().values())
+    rows = fabric()
+    everywhere = int((rows.bytes * rows.sampling_rate).sum())
+    assert 2.5 < everywhere / sent < 3.1
+    values = told(LINKS)
+    counted, removed = (sum(r[f"bytes_{k}"] for v in values for r in v["rules"]) for k in ("counted", "removed"))
+    assert counted + removed == everywhere
+    assert abs(counted / sent - 1) < 0.02
+    assert all(2.5 < v["sum_over_exporters"] < 3.1 for v in values)
+    assert {r["rule"] for v in values for r in v["rules"]} == {"EDGE"}
+
+
+def test_counted_once_the_bytes_and_packets_of_sources_lie_in_their_intervals():
+    found, covered = by_source(merged()), Counter()
+    for address, sums in found.items():
+        for n, name in enumerate(("bytes", "packets")):
+            variance, top = [sums["variance"]], [sums["top"]]
+            if name == "packets":
+                variance, top = of_packets([sums["bytes"]], [sums["packets"]], variance, top)
+            one = estimates(np.array([sums["records"]]), [sums[name]], variance, top, 4.0).fields(0)
+            covered[name] += one["low"] <= oracle()[address][n] <= one["high"]
+            assert (one["estimate"] is None) == (sums["bytes"] ** 2 < 4 * sums["variance"])
+    assert len(found) > 18
+    assert min(covered.values()) >= 0.93 * len(found)
+
+
+def test_without_a_table_the_same_flows_count_once_too_but_by_the_nearest_or_largest_sighting():
+    values = told(LinkTable())
+    rules = {r["rule"] for v in values for r in v["rules"]}
+    assert rules == {"ONLY", "TTL"}
+    counted = sum(r["records_counted"] + r["records_removed"] for v in values for r in v["rules"])
+    assert counted == len(fabric())
+    assert all(v["sum_over_exporters"] > 1.5 for v in values)
+
+
+@pytest.mark.parametrize("dropped", [0.1, 0.3])
+def test_of_lost_sflow_datagrams_the_upper_bound_knows(dropped):
+    """Whole datagrams are dropped; the truth stays between bounds that the gaps have widened."""
+    rows = fabric()
+    rng = np.random.default_rng(7)
+    datagram = rows.exporter[:, 1] << np.uint64(32) | rows.sequence_num
+    lost = rng.random(len(np.unique(datagram))) < dropped
+    kept = rows.take(~lost[np.searchsorted(np.unique(datagram), datagram)])
+    tracker, losses, parts = LossTracker(), [], []
+    for _, partials in panes(kept, LINKS):
+        losses.append(tracker.take(partials))
+        parts.append(partials)
+    loss = Loss.merged(losses)
+    assert np.all(correction(loss, loss.exporter) == 1.0)
+    assert np.all(np.abs(loss.share - dropped) < 0.1)
+    found = by_source(PartialBatch.concat(parts))
+    _, possible = overall(loss)
+    assert np.isclose(possible, np.average(widening(loss, loss.exporter), weights=loss.bytes))
+    covered = Counter()
+    for address, sums in found.items():
+        for name, factor in (("as if all had come", 1.0), ("widened", possible)):
+            one = estimates(
+                np.array([sums["records"]]), [sums["bytes"]], [sums["variance"]], [sums["top"]], 4.0, 1.0, factor
+            )
+            covered[name] += bool(one.low[0] <= oracle()[address][0] <= one.high[0])
+    assert covered["widened"] >= 0.93 * len(found)
+    assert covered["widened"] > covered["as if all had come"]
+
+
+def test_windows_do_not_mix_and_a_restored_operator_goes_on():
+    rows = FlowBatch.of(3, {"bytes": [5, 7, 11], "packets": [1, 1, 1], "src_port": [1, 2, 3]})
+    through, again = CountingResults(2, SECOND), CountingResults(2, SECOND)
+    said, repeated = [], []
+    for index in (4, 6, 7):
+        again.restore(through.snapshot())
+        pane = Pane(index, index * SECOND, (index + 1) * SECOND, summed(rows, index=index))
+        said += through.process([pane])
+        repeated += again.process([pane])
+        assert again.snapshot() == through.snapshot()
+    assert said == repeated
+    assert [(r.key, r.value["rules"][0]["bytes_counted"], r.value["sum_over_exporters"]) for r in said] == [
+        (str(4 * SECOND), 23, 1.0), (str(6 * SECOND), 46, 1.0),
+    ]  # fmt: skip
