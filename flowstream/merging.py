@@ -16,6 +16,7 @@ from flowstream.partials import Cube, PartialBatch
 from flowstream.partition_work import PartitionWork
 from flowstream.settings import Settings
 from flowstream.shared_links import SharedLinks
+from flowstream.talkers import TopTalkers
 from flowstream.topology import Topology
 
 
@@ -23,7 +24,10 @@ def build_merging_operators(settings: Settings, links: LinkTable, partition: int
     """Build the enabled operators of a partials partition; the topology is given with ``replace_tables``."""
     built: list[Operator[PartialBatch]] = []
     for analysis in settings.analyses:
-        if analysis == "links":
+        if analysis == "talkers":
+            config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
+            built.append(TopTalkers(config, settings.pane_ns))
+        elif analysis == "links":
             built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
         elif analysis == "counting":
             size_panes = settings.panes(settings.counting.size_s)
