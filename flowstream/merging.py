@@ -17,9 +17,8 @@ from flowstream.settings import Settings
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage."""
     built: list[Operator[PartialBatch]] = []
-    for analysis in settings.analyses:
-        if analysis == "links":
-            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+    if "links" in settings.analyses:
+        built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
     return built
 
 
