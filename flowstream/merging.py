@@ -18,12 +18,11 @@ from flowstream.talkers import TopTalkers
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage."""
     built: list[Operator[PartialBatch]] = []
-    for analysis in settings.analyses:
-        if analysis == "talkers":
-            config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
-            built.append(TopTalkers(config, settings.pane_ns))
-        elif analysis == "links":
-            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+    if "talkers" in settings.analyses:
+        config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
+        built.append(TopTalkers(config, settings.pane_ns))
+    if "links" in settings.analyses:
+        built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
     return built
 
 

@@ -46,7 +46,7 @@ def said() -> dict[str, list[Result]]:
     messages.insert(10, delimited(goflow2_v2(sampling_rate=0, time_received_ns=time_ns, bytes=0)))
     for pairs, form in (("tail", "records"), ("all", "blocks")):
         chosen = Settings(
-            analyses=("distances", "elephants", "sources", "quality", "talkers"),
+            analyses=("distances", "elephants", "sources", "quality", "talkers", "links"),
             distances={"pairs": pairs, "pair_form": form},
         )
         pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
