@@ -23,20 +23,19 @@ from flowstream.topology import Topology
 def build_merging_operators(settings: Settings, links: LinkTable, partition: int) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of a partials partition; the topology is given with ``replace_tables``."""
     built: list[Operator[PartialBatch]] = []
-    for analysis in settings.analyses:
-        if analysis == "talkers":
-            config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
-            built.append(TopTalkers(config, settings.pane_ns))
-        elif analysis == "links":
-            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
-        elif analysis == "counting":
-            size_panes = settings.panes(settings.counting.size_s)
-            built.append(CountingResults(size_panes, settings.pane_ns))
-            # Its rows are in every partition, and it speaks in one.
-            if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
-                built.append(ExportLoss(size_panes, settings.pane_ns))
-        elif analysis == "paths":
-            built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
+    if "talkers" in settings.analyses:
+        config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
+        built.append(TopTalkers(config, settings.pane_ns))
+    if "links" in settings.analyses:
+        built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+    if "counting" in settings.analyses:
+        size_panes = settings.panes(settings.counting.size_s)
+        built.append(CountingResults(size_panes, settings.pane_ns))
+        # Its rows are in every partition, and it speaks in one.
+        if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
+            built.append(ExportLoss(size_panes, settings.pane_ns))
+    if "paths" in settings.analyses:
+        built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
     return built
 
 

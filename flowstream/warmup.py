@@ -41,7 +41,9 @@ def warm_up(settings: Settings) -> None:
     span = max(1, settings.panes(settings.distances.size_s)) * settings.pane_ns
     rows = _rows(span)
     block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
-    closing = replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + span)
+    step_s = min(window.step_s for window in settings.talkers.windows)
+    past = max(span, settings.panes(step_s) * settings.pane_ns)
+    closing = replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + past)
     said = work.apply(0, closing).results
     for offset, (_, partials) in enumerate(work.take_partials()):
         said += merges.apply(offset, merges.decode(encode_block(partials))).results

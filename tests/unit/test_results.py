@@ -47,7 +47,7 @@ def said() -> dict[str, list[Result]]:
     for chosen in (
         Settings(distances={"pairs": "tail", "pair_form": "records"}),
         Settings(distances={"pairs": "all", "pair_form": "blocks"}),
-        Settings(analyses=("counting", "talkers")),
+        Settings(analyses=("counting", "talkers", "links")),
     ):
         pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
         for payloads in in_batches(messages):
