@@ -20,15 +20,14 @@ from flowstream.settings import Settings
 def build_merging_operators(settings: Settings, links: LinkTable, partition: int) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage for a partials partition."""
     built: list[Operator[PartialBatch]] = []
-    for analysis in settings.analyses:
-        if analysis == "links":
-            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
-        elif analysis == "counting":
-            size_panes = settings.panes(settings.counting.size_s)
-            built.append(CountingResults(size_panes, settings.pane_ns))
-            # Its rows are in every partition, and it speaks in one.
-            if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
-                built.append(ExportLoss(size_panes, settings.pane_ns))
+    if "links" in settings.analyses:
+        built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+    if "counting" in settings.analyses:
+        size_panes = settings.panes(settings.counting.size_s)
+        built.append(CountingResults(size_panes, settings.pane_ns))
+        # Its rows are in every partition, and it speaks in one.
+        if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
+            built.append(ExportLoss(size_panes, settings.pane_ns))
     return built
 
 
