@@ -79,6 +79,7 @@ class PartialsOperator:
 
     @links.setter
     def links(self, links: LinkTable) -> None:
+        """Take another table."""
         self.cubes.links = links
 
     def process(self, panes: Sequence[Pane]) -> list[Said]:

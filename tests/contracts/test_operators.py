@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from flowstream import schemas
 from flowstream.batch import FlowBatch
+from flowstream.counting_results import CountingResults
 from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import StateError
+from flowstream.export_loss_results import ExportLoss
 from flowstream.links import LinkTable
 from flowstream.operators import Operator, Pane, Result, one_by_one
 from flowstream.paths import PathsConfig, PathsOperator
@@ -26,6 +28,7 @@ from flowstream.quality import QualityConfig, QualityOperator
 from flowstream.sources import SourcesConfig, SourcesOperator
 from flowstream.topology import Topology
 from tests.builders import T0_NS, flows
+from tests.partial_rows import OverCubes
 
 SECOND = 10**9
 FIRST = T0_NS // SECOND
@@ -49,6 +52,8 @@ OPERATORS: Mapping[str, Callable[[], Operator]] = {
     "sources, hopping, no distances": lambda: SourcesOperator(SourcesConfig(4, 2, distances=None), SECOND),
     "paths": lambda: PathsOperator(PathsConfig(4, flows_max=3), SECOND, LINKS, Topology()),
     "quality": lambda: QualityOperator(QualityConfig(7), SECOND),
+    "counting": lambda: OverCubes(CountingResults(7, SECOND), LinkTable()),
+    "export loss": lambda: OverCubes(ExportLoss(7, SECOND), LINKS),
     "elephants": lambda: ElephantsOperator(ElephantsConfig(rate_bps_min=1e6), SECOND, LINKS),
 }  # fmt: skip
 

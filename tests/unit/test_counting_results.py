@@ -18,9 +18,12 @@ from flowstream.decode import Payloads, decode
 from flowstream.estimate import estimates, of_packets
 from flowstream.export_loss import Loss, correction, overall, widening
 from flowstream.links import LinkTable
-from flowstream.operators import Pane
+from flowstream.operators import Pane, Result, one_by_one
 from flowstream.partials import Cube, PartialBatch
+from flowstream.pipeline import FilePipeline, in_batches
+from flowstream.recordings import Recording
 from flowstream.sequence_gaps import LossTracker
+from flowstream.settings import Settings
 from tests.partial_rows import SECOND, summed
 
 RECORDED = Path(__file__).resolve().parents[1] / "data"
@@ -159,3 +162,27 @@ def test_windows_do_not_mix_and_a_restored_operator_goes_on():
     assert [(r.key, r.value["rules"][0]["bytes_counted"], r.value["sum_over_exporters"]) for r in said] == [
         (str(4 * SECOND), 23, 1.0), (str(6 * SECOND), 46, 1.0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("partitions", [2, 5])
+def test_both_stages_say_the_same_over_any_number_of_partitions_and_say_it_once(partitions):
+    def said(count: int) -> list[Result]:
+        chosen = Settings(analyses=("counting",), topics={"partitions": count}, counting={"size_s": 20})
+        pipeline = FilePipeline(chosen, LINKS, "flow-messages", "goflow")
+        batches = in_batches(Recording(RECORDED / "clos_60s_goflow2_v2.bin.gz").messages(), 3000)
+        results = [r for payloads in batches for r in one_by_one(pipeline.feed(payloads))]
+        return sorted([*results, *one_by_one(pipeline.finish())], key=lambda r: (r.stream, r.key))
+
+    spread = said(partitions)
+    assert spread == said(1)
+    assert len({(r.stream, r.key) for r in spread}) == len(spread)
+    exporters = {r.value["exporter"]: 0 for r in spread if r.stream == "export-loss"}
+    for result in spread:
+        if result.stream == "export-loss":
+            exporters[result.value["exporter"]] += result.value["received"] + result.value["lost"]
+    rows = fabric()
+    spans = {
+        address_text(0, int(word)): int(np.ptp(rows.sequence_num[rows.exporter[:, 1] == word])) + 1
+        for word in np.unique(rows.exporter[:, 1])
+    }
+    assert exporters == spans
