@@ -12,13 +12,18 @@ from flowstream.operators import Operator
 from flowstream.partials import PartialBatch
 from flowstream.partition_work import PartitionWork
 from flowstream.settings import Settings
+from flowstream.talkers import TopTalkers
 
 
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage."""
     built: list[Operator[PartialBatch]] = []
-    if "links" in settings.analyses:
-        built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+    for analysis in settings.analyses:
+        if analysis == "talkers":
+            config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
+            built.append(TopTalkers(config, settings.pane_ns))
+        elif analysis == "links":
+            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
     return built
 
 

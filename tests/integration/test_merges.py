@@ -49,7 +49,7 @@ def from_kafka(lab: Lab) -> dict[tuple[str, bytes], bytes]:
 
 
 def before(said: dict[tuple[str, bytes], bytes], end: bytes) -> dict[tuple[str, bytes], bytes]:
-    """What is said of intervals that start before a time, but for ends of events, which the end of the log leaves open."""
+    """What is said of intervals that start before a time, but for ends of events: those of the file are its end."""
     return {of: value for of, value in said.items() if of[1].split(b"|")[0] < end and not of[1].endswith(b"|offset")}
 
 
