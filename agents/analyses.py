@@ -29,11 +29,12 @@ from agents.batches import FetchedBatch, fetched_batches
 from agents.context import Context
 from agents.delivery import Delivery, Displaced, Outlet, outgoing_results
 from agents.inventory import InventoryFollower
+from agents.kept import load_kept
 from agents.publisher import Outgoing
 from agents.tables import Tables
 from flowstream.analysis import Bounds, Progress
 from flowstream.blocks import Block, encode_block
-from flowstream.errors import Reason, StateError
+from flowstream.errors import BrokerError, Reason, StateError
 from flowstream.merging import PartitionMerges
 from flowstream.partition_work import PartitionWork
 from flowstream.pipeline import PartitionAnalysis
@@ -202,9 +203,17 @@ class AnalysesAgent:
                 self.bounds.get(tp.partition, Bounds()),
                 tp.partition,
             )
+            await load_kept(self._context.settings, work.operators, tp.partition)
         except StateError as error:
             log.critical("%s: %s", tp, error)
             await self._context.app.crash(error)
+            return None
+        except (BrokerError, KafkaError) as error:
+            await outlet.close()
+            await self._open_later(batch, error)
+            return None
+        if batch.void:
+            await outlet.close()
             return None
         position, read_before = (0, 0) if progress is None else (progress.position, progress.next_offset)
         self._parts[tp] = _Part(work, batch.epoch, outlet, position, read_before)
@@ -222,14 +231,17 @@ class AnalysesAgent:
         except (Displaced, KafkaError) as error:
             if not getattr(error, "retriable", True):
                 raise
-            log.warning("%s: %s", batch.tp, error)
-            await asyncio.sleep(OPEN_AGAIN_AFTER_S)
-            await self._context.consumer.rewind(batch.tp, batch.first_offset)
+            await self._open_later(batch, error)
             return None
         if batch.void:
             await outlet.close()
             return None
         return outlet, progress
+
+    async def _open_later(self, batch: FetchedBatch, error: Exception) -> None:
+        log.warning("%s: %s", batch.tp, error)
+        await asyncio.sleep(OPEN_AGAIN_AFTER_S)
+        await self._context.consumer.rewind(batch.tp, batch.first_offset)
 
     def _work(self, part: _Part, batch: FetchedBatch) -> Analysed:
         done = Analysed()

@@ -75,6 +75,9 @@ async def state_to_run(settings: Settings, role: Role) -> AppState | None:
     why = refusal(settings.app, state, role)
     if why is not None:
         raise ReplayError(why)
+    own = state.name if state is not None and state.state == "promoted" else settings.topics.partials_suffix
+    if state is not None and settings.is_merging and settings.topics.partials_suffix != own:
+        raise ReplayError(f"app {state.app} merges what its own topic holds: set topics.partials_suffix={state.name}")
     if state is not None and role == "replay" and state.digest != settings.digest():
         raise ReplayError(
             f"these settings ({settings.digest()}) are not those that replay {state.name} was made with "

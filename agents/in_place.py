@@ -2,6 +2,9 @@
 
     the app's record says "moving"  ->  tables forget  ->  offsets are set  ->  the record says "moved"
 
+Merges go on at the end of the partials topic, without progress: from there on every flows partition says anew what it
+sums up, from where it was set to. What it had said before would be taken for what comes, and that for duplicates.
+
 No worker runs on an app that is moving, so a reset that was cut off is run again, from its beginning.
 """
 
@@ -15,6 +18,7 @@ from aiokafka import TopicPartition
 from agents.changelogs import forget
 from agents.control import read_states, write_states
 from agents.groups import commit_positions, group_positions, require_empty
+from agents.log_reader import reader
 from agents.replay_plan import Plan, plan
 from flowstream.analysis import Bounds
 from flowstream.app_state import AppState, refusal
@@ -50,7 +54,9 @@ async def move(settings: Settings, made: Plan) -> None:
     await write_states(settings, [moving])
     await require_empty(settings, app)  # one that was starting meanwhile has joined, or finds the record
     await forget(settings, silent)
-    await commit_positions(
-        settings, app, {TopicPartition(p.topic, p.partition): (p.start, "") for p in made.partitions}
-    )
+    positions = {TopicPartition(p.topic, p.partition): (p.start, "") for p in made.partitions}
+    if settings.is_merging:
+        async with reader(settings, [name(settings, "partials")]) as (consumer, tps):
+            positions |= {tp: (end, "") for tp, end in (await consumer.end_offsets(tps)).items()}
+    await commit_positions(settings, app, positions)
     await write_states(settings, [msgspec.structs.replace(moving, state="moved")])

@@ -12,11 +12,12 @@ from aiokafka import TopicPartition
 from agents.admin import list_topics
 from agents.groups import Position, group_positions, groups_named, members
 from agents.log_reader import read_ranges, reader
+from agents.progress import progress_topic
 from flowstream.analysis import Progress
-from flowstream.blocks import decode_block
+from flowstream.blocks import Block, decode_block, decode_partials
 from flowstream.errors import StateError
 from flowstream.settings import Settings
-from flowstream.topics import name
+from flowstream.topics import name, stream_of
 
 #: How far back the last record of a partition is looked for: what is in between are the ends of transactions.
 _LOOK_BACK = (1, 8, 64, 512)
@@ -31,8 +32,8 @@ class PartitionState:
     position: int | None  # the next record to be read; None: nothing committed
     start: int  # oldest record there is
     end: int  # behind the newest committed record
-    event_time_ns: int | None  # raw topic: watermark of ingest; flows topic: panes are closed up to here
-    log_event_time_ns: int | None  # flows topic: watermark of the last block
+    event_time_ns: int | None  # raw topic: watermark of ingest; flows and partials: panes are closed up to here
+    log_event_time_ns: int | None  # flows and partials topic: watermark of the last block
 
     @property
     def lag(self) -> int:
@@ -63,28 +64,32 @@ async def group_states(settings: Settings) -> list[GroupState]:
     """
     topics = await list_topics(settings)
     inputs = {i.topic for i in settings.inputs} & topics
-    flows = {t for t in topics if t == name(settings, "flows") or t.startswith(name(settings, "flows") + ".")}
+    flows, partials = ({t for t in topics if stream_of(settings, t) == stream} for stream in ("flows", "partials"))
+    blocks = flows | partials
     groups = {settings.app: await group_positions(settings, settings.app)}
     for group in await groups_named(settings, f"{settings.app}-"):
         positions = await group_positions(settings, group)
-        if any(tp.topic in inputs | flows for tp in positions):
+        if any(tp.topic in inputs | blocks for tp in positions):
             groups[group] = positions
-    logs = {group: f"{group}-progress-changelog" for group in groups}
-    async with reader(settings, inputs | flows | (set(logs.values()) & topics)) as (consumer, tps):
+    logs = {progress_topic(group, stage) for group in groups for stage in ("analyses", "merges")}
+    async with reader(settings, inputs | blocks | (logs & topics)) as (consumer, tps):
         starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
         last = await _last_values(consumer, [tp for tp in tps if tp.topic not in inputs], starts, ends)
     states = []
     for group, positions in groups.items():
         live = group == settings.app
-        own = inputs | {name(settings, "flows")} if live else {tp.topic for tp in positions}
+        own = inputs | {name(settings, stream) for stream in ("flows", "partials")}
+        own = own if live else {tp.topic for tp in positions}
         partitions = []
-        for tp in (tp for tp in tps if tp.topic in own & (inputs | flows)):
+        for tp in (tp for tp in tps if tp.topic in own & (inputs | blocks)):
             position = positions.get(tp)
-            closed = _closed(last.get(TopicPartition(logs[group], tp.partition)))
+            stage = "merges" if tp.topic in partials else "analyses"
+            closed = _closed(last.get(TopicPartition(progress_topic(group, stage), tp.partition)))
+            read = decode_partials if tp.topic in partials else decode_block
             partitions.append(
                 PartitionState(
                     tp.topic, tp.partition, None if position is None else position.offset, starts[tp], ends[tp],
-                    _watermark(position) if tp.topic in inputs else closed, _block_watermark(last.get(tp)),
+                    _watermark(position) if tp.topic in inputs else closed, _block_watermark(last.get(tp), read),
                 )
             )  # fmt: skip
         found = await members(settings, group)
@@ -118,8 +123,8 @@ def _closed_ns(progress: Progress) -> int | None:
     return None if progress.closed is None else progress.closed * progress.pane_ns
 
 
-def _block_watermark(value: bytes | None) -> int | None:
-    return _read(value, lambda raw: decode_block(raw).watermark_ns)
+def _block_watermark(value: bytes | None, decode: Callable[[bytes], Block[Any]]) -> int | None:
+    return _read(value, lambda raw: decode(raw).watermark_ns)
 
 
 def _read(value: bytes | None, read: Callable[[bytes], int | None]) -> int | None:

@@ -3,8 +3,9 @@
     both apps stopped -> the cut is written down -> whichever is behind runs up to it -> the replay takes over the
     raw topics where the live app stood -> the records say who was promoted and who replaced
 
-Before the cut the live app has said every window to the main topics, after it the promoted one does. A promotion that
-was cut off is run again: the cut stays the one that was written down.
+Before the cut the live app has said every window to the main topics, after it the promoted one does. What is merged of
+all flows partitions is cut where the first of them is. A promotion that was cut off is run again: the cut stays the
+one that was written down.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from agents.changelogs import read_progress
 from agents.control import read_states, write_states, writer
 from agents.groups import commit_positions, group_positions, members
 from agents.log_reader import read_ranges, reader
-from agents.replay_workers import Workers, closed_ns, following
+from agents.replay_workers import ProgressFollower, Workers, closed_ns, following
 from flowstream.analysis import Bounds, Progress
 from flowstream.app_state import AppState
 from flowstream.errors import ReplayError
+from flowstream.merging import merging_bounds
 from flowstream.positions import time_text
 from flowstream.settings import Settings
 from flowstream.topics import name
@@ -90,35 +92,56 @@ async def _require_stopped(apps: Apps) -> None:
 async def _cuts(apps: Apps, state: AppState) -> dict[int, int]:
     """Return the event time of the cut by flows partition: where the one that is ahead stands."""
     live, replayed = await read_progress(apps.live), await read_progress(apps.replayed)
+    merged = await _merged(apps.replayed)
     early = [
         p
         for p, bound in state.bounds.items()
         if bound.silent_before_ns is not None and closed_ns(replayed.get(p)) < bound.silent_before_ns
     ]
+    silent_ns = merging_bounds(state.bounds).silent_before_ns
+    if silent_ns is not None:
+        early += [p for p, progress in merged.items() if closed_ns(progress) < silent_ns]
     if early:
+        named = ", ".join(map(str, sorted(set(early))))
         raise ReplayError(
-            f"replay {state.name} has not come to its beginning in partition {', '.join(map(str, sorted(early)))}: "
+            f"replay {state.name} has not come to its beginning in partition {named}: "
             f"flowstream worker --replay {state.name} goes on with it"
         )
     step = lcm(apps.live.pane_ns, apps.replayed.pane_ns)
-    ahead = {p: max(closed_ns(live.get(p)), closed_ns(replayed.get(p))) for p in range(apps.live.topics.partitions)}
+    # What a partition had said when it was killed may be merged, while its own progress does not know of it.
+    least_ns = max(closed_ns(p) for p in (None, *merged.values(), *(await _merged(apps.live)).values()))
+    ahead = {
+        p: max(least_ns, closed_ns(live.get(p)), closed_ns(replayed.get(p))) for p in range(apps.live.topics.partitions)
+    }
     return {p: -(-ns // step) * step for p, ns in ahead.items()}
 
 
-def _behind(progress: Mapping[int, Progress], cuts: Mapping[int, int]) -> list[int]:
-    return [p for p, cut_ns in cuts.items() if closed_ns(progress.get(p)) < cut_ns]
+async def _merged(settings: Settings) -> dict[int, Progress | None]:
+    """Return how far each partials partition is merged; {} where nothing is merged."""
+    if not settings.is_merging:
+        return {}
+    stored = await read_progress(settings, "merges")
+    return {p: stored.get(p) for p in range(settings.topics.partitions)}
+
+
+def _behind(follower: ProgressFollower, cuts: Mapping[int, int]) -> list[int]:
+    behind = {p for p, cut_ns in cuts.items() if closed_ns(follower.progress.get(p)) < cut_ns}
+    if follower.merged is not None:
+        merged = follower.merged
+        behind |= {p for p in cuts if closed_ns(merged.get(p)) < min(cuts.values())}
+    return sorted(behind)
 
 
 async def _run_up(apps: Apps, state: AppState, cuts: Mapping[int, int], say: Say) -> None:
-    both = ("--agents", "ingest,analyses" if state.from_raw else "analyses")
+    both = ("--agents", "ingest,analyses,merges" if state.from_raw else "analyses,merges")
     for settings, own in ((apps.live, ()), (apps.replayed, ("--replay", state.name))):
-        behind = _behind(await read_progress(settings), cuts)
-        if not behind:
-            continue
-        say(f"app {settings.app} is behind in partition {', '.join(map(str, behind))}: it runs up to the cut")
-        with Workers(settings, ("--to-cut", *both, *own, *apps.arguments), 1) as workers:
-            async with following(settings) as follower:
-                while _behind(follower.progress, cuts):
+        async with following(settings) as follower:
+            behind = _behind(follower, cuts)
+            if not behind:
+                continue
+            say(f"app {settings.app} is behind in partition {', '.join(map(str, behind))}: it runs up to the cut")
+            with Workers(settings, ("--to-cut", *both, *own, *apps.arguments), 1) as workers:
+                while _behind(follower, cuts):
                     workers.require_running()
                     await follower.poll()
 

@@ -15,13 +15,14 @@ from aiokafka import TopicPartition
 from agents.admin import changelogs, create_topics, list_topics
 from agents.control import read_states, write_states
 from agents.groups import commit_positions, delete_group, delete_topics, require_empty
+from agents.progress import progress_topic
 from agents.replay_plan import Plan
 from agents.replay_workers import ProgressFollower, Workers, closed_ns, following
 from flowstream.analysis import Bounds
 from flowstream.app_state import AppState, Start, replay_app, settings_of_replay
 from flowstream.errors import ReplayError
 from flowstream.settings import Settings, load
-from flowstream.topics import name, stream_of
+from flowstream.topics import stream_of
 
 
 async def load_replay(file: str | Path | None, replay_name: str, **own: Any) -> tuple[Settings, AppState]:
@@ -153,13 +154,14 @@ async def discard(live: Settings, replay_name: str) -> list[str]:
     topics = {
         topic for topic in await list_topics(live) if topic.endswith(f".{replay_name}") and stream_of(live, topic)
     }
-    tables = {f"{app}-{table}-changelog" for table in ("progress", "sources")} & await list_topics(live)
+    kept = {progress_topic(app), progress_topic(app, "merges"), f"{app}-sources-changelog"}
+    tables = kept & await list_topics(live)
     if state is None and not topics and not tables:
         raise ReplayError(f"app {live.app} has no replay {replay_name}")
     is_live = state is not None and state.state not in {"running", "promoting"}
     if is_live:
-        flows = f"{name(live, 'flows').removesuffix(f'.{live.topics.flows_suffix}')}.{replay_name}"
-        removed = await delete_topics(live, topics - {flows})
+        read = {f"{live.topics.prefix}.{stream}.v1.{replay_name}" for stream in ("flows", "partials")}
+        removed = await delete_topics(live, topics - read)
         return [f"topic {topic}" for topic in removed]
     await require_empty(live, app)
     removed = [f"topic {topic}" for topic in await delete_topics(live, topics | tables)]

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from agents.admin import changelogs
 from agents.kafka_node import free_port
 from agents.log_reader import reader
+from agents.progress import progress_topic
 from flowstream.analysis import Bounds, Progress
 from flowstream.errors import ReplayError
+from flowstream.merging import merging_bounds
 from flowstream.settings import Settings
 
 STOPPED_WITHIN_S = 30
@@ -72,32 +73,37 @@ class Workers:
 
 
 class ProgressFollower:
-    """Follows the changelog of an app's progress, whoever runs it."""
+    """Follows the changelogs of an app's progress in both stages, whoever runs it."""
 
-    def __init__(self, consumer: Any) -> None:
+    def __init__(self, consumer: Any, settings: Settings) -> None:
         self._consumer = consumer
-        self.progress: dict[int, Progress] = {}
+        self._partitions = settings.topics.partitions
+        self.progress: dict[int, Progress] = {}  # of flows
+        self.merged: dict[int, Progress] | None = {} if settings.is_merging else None
+        self._by_topic = {progress_topic(settings.app): self.progress}
+        if self.merged is not None:
+            self._by_topic[progress_topic(settings.app, "merges")] = self.merged
 
     async def poll(self) -> None:
         """Take in what has been stored; waits a moment where nothing has."""
         for tp, records in (await self._consumer.getmany(timeout_ms=300)).items():
-            last = records[-1].value
+            last, progress = records[-1].value, self._by_topic[tp.topic]
             if last is None:
-                self.progress.pop(tp.partition, None)
+                progress.pop(tp.partition, None)
             else:
-                self.progress[tp.partition] = Progress.decode(last)
+                progress[tp.partition] = Progress.decode(last)
 
     def finished(self, bounds: Mapping[int, Bounds]) -> bool:
-        """Return whether every partition has closed every pane before its bound."""
-        return all(
-            b.until_ns is not None and closed_ns(self.progress.get(p)) >= b.until_ns - b.until_ns % _pane_ns(self, p)
-            for p, b in bounds.items()
-        )
+        """Return whether every partition, of both stages, has closed every pane before its bound."""
+        ends = [(self.progress.get(p), b.until_ns) for p, b in bounds.items()]
+        if self.merged is not None:
+            ends += [(self.merged.get(p), merging_bounds(bounds).until_ns) for p in range(self._partitions)]
+        return all(_has_reached(progress, until_ns) for progress, until_ns in ends)
 
 
-def _pane_ns(follower: ProgressFollower, partition: int) -> int:
-    progress = follower.progress.get(partition)
-    return 1 if progress is None else progress.pane_ns
+def _has_reached(progress: Progress | None, until_ns: int | None) -> bool:
+    pane_ns = 1 if progress is None else progress.pane_ns
+    return until_ns is not None and closed_ns(progress) >= until_ns - until_ns % pane_ns
 
 
 def closed_ns(progress: Progress | None) -> int:
@@ -108,12 +114,12 @@ def closed_ns(progress: Progress | None) -> int:
 @asynccontextmanager
 async def following(settings: Settings) -> AsyncIterator[ProgressFollower]:
     """Follow the progress of the app of the settings, from what is stored of it on."""
-    topic = changelogs(settings)[0].name
-    async with reader(settings, [topic]) as (consumer, tps):
+    stages = ("analyses", "merges") if settings.is_merging else ("analyses",)
+    async with reader(settings, [progress_topic(settings.app, stage) for stage in stages]) as (consumer, tps):
         consumer.assign(tps)
         await consumer.seek_to_beginning(*tps)
         ends = await consumer.end_offsets(tps)
-        follower = ProgressFollower(consumer)
+        follower = ProgressFollower(consumer, settings)
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             await follower.poll()
         yield follower

@@ -20,7 +20,7 @@ import msgspec
 from flowstream.batch import FlowBatch, Quality
 from flowstream.blocks import Block, SourcePartition
 from flowstream.errors import StateError
-from flowstream.operators import Operator, Pane, Rows, Said
+from flowstream.operators import Keeps, Operator, Pane, Rows, Said
 from flowstream.panes import PaneAssembly, SourceState, Watermarks
 
 PROGRESS_VERSION = 1
@@ -68,9 +68,9 @@ class Progress(msgspec.Struct, frozen=True):
 class Bounds(msgspec.Struct, frozen=True):
     """Which panes of a flows partition are wanted, where not all are: of a replay, and of an app until a cut-over.
 
-    Panes that end at or before ``silent_before_ns`` are processed and say nothing, nor do late rows before it:
-    they warm up what looks back. Panes from the one that holds ``until_ns`` on are left for a later life: neither
-    processed nor kept in memory, while the position stays before their first row.
+    Panes that end at or before ``silent_before_ns`` warm up what looks back: they are processed, and say nothing but
+    what operators keep, nor do late rows before it. Panes from the one that holds ``until_ns`` on are left for a later
+    life: neither processed nor kept in memory, while the position stays before their first row.
     """
 
     silent_before_ns: int | None = None
@@ -111,6 +111,7 @@ class Analysis(Generic[Rows]):
         self._silent_ns = None if silent_ns is None else silent_ns // pane_ns * pane_ns
         self._until = None if until_ns is None else until_ns // pane_ns
         self.operators = tuple(operators)
+        self._kept_streams = frozenset(o.kept_stream for o in operators if isinstance(o, Keeps))
         self._lookback = max((o.lookback for o in operators), default=0)
         self._watermarks = Watermarks()
         self._trailing = Watermarks()  # as of the position
@@ -200,15 +201,12 @@ class Analysis(Generic[Rows]):
             PROGRESS_VERSION,
             self._panes.pane_ns,
             self.position,
-            # A resumed life has said what was said, and has the operators as they were, also while it catches up.
+            # Also while a resumed life catches up, it has said what was said and has the operators as they were.
             max(self._next_offset, self._read_before),
             max(self._said_before, self.closed or 0) or self.closed,
             self._trailing_closed,
             list(self._trailing.expected),
-            [
-                SourceProgress(*source, state.applied, state.watermark_ns, state.idle)
-                for source, state in sorted(self._trailing.states.items())
-            ],
+            [SourceProgress(*of, s.applied, s.watermark_ns, s.idle) for of, s in sorted(self._trailing.states.items())],
             {o.name: o.snapshot() for o in self.operators},
         )
 
@@ -259,7 +257,9 @@ class Analysis(Generic[Rows]):
         for operator in self.operators:
             first = pane.index - operator.lookback
             results.extend(operator.process([p for p in self._history if p.index >= first]))
-        return [] if self._silent_ns is not None and pane.start_ns < self._silent_ns else results
+        if self._silent_ns is None or pane.start_ns >= self._silent_ns:
+            return results
+        return [said for said in results if said.stream in self._kept_streams]
 
     def _release(self) -> None:
         """Move the position past blocks none of whose rows is in an open or looked-back pane."""

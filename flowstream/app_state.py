@@ -134,8 +134,8 @@ def lines_of_settings(state: AppState) -> str:
     """Return, as TOML, what has to be set for a promoted app to run."""
     lines = [f'app = "{state.app}"']
     changed = parse_set(state.settings, from_raw=True)
-    if state.from_raw:
-        changed["topics"] = {"flows_suffix": state.name}
+    changed["topics"] = {"flows_suffix": state.name} if state.from_raw else {}
+    changed["topics"]["partials_suffix"] = state.name
     lines += [f"{key} = {_toml(value)}" for key, value in changed.items() if not isinstance(value, dict)]
     for section, values in changed.items():
         if isinstance(values, dict):
@@ -166,6 +166,7 @@ def refusal(app: str, state: AppState | None, role: Role) -> str | None:
         return None
     if state.state == "replaced":
         suffix = [f"topics.flows_suffix={state.name}"] if state.from_raw else []
+        suffix.append(f"topics.partials_suffix={state.name}")
         chosen = ", ".join([f"app={replay_app(app, state.name)}", *suffix, *state.settings])
         return f"app {app} was replaced by its replay {state.name}: set {chosen}"
     said: Mapping[State, str] = {

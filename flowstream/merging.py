@@ -19,11 +19,10 @@ from flowstream.topology import Topology
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage; the topology is given with ``replace_tables``."""
     built: list[Operator[PartialBatch]] = []
-    for analysis in settings.analyses:
-        if analysis == "links":
-            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
-        if analysis == "paths":
-            built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
+    if "links" in settings.analyses:
+        built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+    if "paths" in settings.analyses:
+        built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
     return built
 
 

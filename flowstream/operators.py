@@ -6,9 +6,9 @@ order it says the same things, and ``restore(snapshot())`` continues as if nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, runtime_checkable
 
 from typing_extensions import TypeVar
 
@@ -126,4 +126,20 @@ class Operator(Protocol[Rows]):
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot's state; StateError if this version cannot."""
+        ...
+
+
+@runtime_checkable
+class Keeps(Protocol):
+    """An operator with more state than belongs in a snapshot: it says it in a stream of its own, and wants it back.
+
+    Values of ``kept_stream`` are upserted by their keys. ``load`` takes those of the operator's partition that are
+    still there, in their order, after a restart and before the first pane; what a life said that went further than
+    the snapshot is among them, and must not count. Where a replay warms up, they are said when nothing else is.
+    """
+
+    kept_stream: str
+
+    def load(self, values: Iterable[Mapping[str, Any]]) -> None:
+        """Take values of the kept stream; StateError where one is not."""
         ...

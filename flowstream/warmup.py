@@ -15,6 +15,7 @@ from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
 from flowstream.byte_column import ByteColumn
 from flowstream.decode import Payloads, decode
 from flowstream.links import LinkTable
+from flowstream.merging import PartitionMerges
 from flowstream.operators import Results
 from flowstream.pipeline import PartitionAnalysis
 from flowstream.record_kernel import Run, SectionWriter
@@ -34,13 +35,18 @@ def warm_up(settings: Settings) -> None:
     links = LinkTable.from_rows(
         [{"exporter": "192.0.2.1", "if_index": 1, "name": "", "speed_bps": 1_000_000, "edge": True}]
     )
-    work = PartitionAnalysis(settings, links)
+    topics = settings.topics.model_copy(update={"partitions": 1})
+    settings = settings.model_copy(update={"topics": topics})
+    work, merges = PartitionAnalysis(settings, links), PartitionMerges(settings, links)
     span = max(1, settings.panes(settings.distances.size_s)) * settings.pane_ns
     rows = _rows(span)
     block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
     closing = replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + span)
     said = work.apply(0, closing).results
+    for offset, (_, partials) in enumerate(work.take_partials()):
+        said += merges.apply(offset, merges.decode(encode_block(partials))).results
     work.analysis.progress()
+    merges.analysis.progress()
     encoder, writer = ResultEncoder(settings.output.format), SectionWriter(1 << 20)
     runs = [Run(None, ByteColumn.of([b"value"]))]
     for results in said:
