@@ -106,7 +106,8 @@ class PathsOperator:
         begun = self._elephants.begun
         rows = FlowBatch.concat(rows_among(p.rows, begun) for p in panes if p.start_ns >= end_ns - self._window_ns)
         seen, window = sightings_of(rows), Window(end_ns - self._window_ns, end_ns, rows)
-        return [self._told(window, seen, flow, self._way(seen, flow), elephant=True) for flow in range(len(seen))]
+        flows = ((flow, list(seen.of(flow))) for flow in range(len(seen)))
+        return [self._told(window, seen, flow, s, self._way(s), elephant=True) for flow, s in flows]
 
     def _window(self, window: Window) -> list[Result]:
         seen = sightings_of(window.rows)
@@ -118,16 +119,16 @@ class PathsOperator:
         results: list[Result] = []
         ways = []
         for flow in np.flatnonzero(chosen).tolist():
-            way, elephant = self._way(seen, flow), bool(elephants[flow])
+            sightings, elephant = list(seen.of(flow)), bool(elephants[flow])
+            way = self._way(sightings)
             ways.append(way)
-            results.append(self._told(window, seen, flow, way, elephant=elephant))
+            results.append(self._told(window, seen, flow, sightings, way, elephant=elephant))
             results += self._changed(window, seen, flow, way, elephant=elephant)
         self._changes.shrink()
         return [_summary(window, seen, chosen, ways), *results]
 
-    def _way(self, seen: Sightings, flow: int) -> _Way:
-        """Return the paths that a flow's sightings make, put together once for all flows that are seen alike."""
-        sightings = list(seen.of(flow))
+    def _way(self, sightings: Sequence[Sighting]) -> _Way:
+        """Return the paths that sightings make, put together once for all flows that are seen alike."""
         # Only differences of times to live count, so hosts that begin with different ones are alike.
         least = min((s.ip_ttl for s in sightings if s.ip_ttl), default=1) - 1
         alike = tuple((s.exporter, s.in_if, s.out_if, max(s.ip_ttl - least, 0)) for s in sightings)
@@ -140,9 +141,10 @@ class PathsOperator:
             self._ways[alike] = _Way(paths, ambiguous, tuple(map(_path_fields, paths)))
         return self._ways[alike]
 
-    def _told(self, window: Window, seen: Sightings, flow: int, way: _Way, *, elephant: bool) -> Result:
+    def _told(
+        self, window: Window, seen: Sightings, flow: int, sightings: Sequence[Sighting], way: _Way, *, elephant: bool
+    ) -> Result:
         fields = flow_fields(seen.flows[flow])
-        counted = [(s.samples, s.ip_ttl) for s in seen.of(flow)]
         value = {
             "window_start_ns": window.start_ns,
             "window_end_ns": window.end_ns,
@@ -156,8 +158,8 @@ class PathsOperator:
                     "hops": [
                         {
                             **hop_told,
-                            "samples": sum(counted[part][0] for part in hop.parts),
-                            "ip_ttl": max((counted[part][1] for part in hop.parts), default=0),
+                            "samples": sum(sightings[part].samples for part in hop.parts),
+                            "ip_ttl": max((sightings[part].ip_ttl for part in hop.parts), default=0),
                         }
                         for hop, hop_told in zip(path.hops, told["hops"], strict=True)
                     ],

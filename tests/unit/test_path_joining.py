@@ -185,6 +185,19 @@ def test_two_paths_of_a_flow_are_told_apart(spines, leaves, routed, data):
         assert sorted(map(told, paths)) == sorted(map(fabric.hops, ways))
 
 
+def test_halves_of_a_node_that_was_seen_on_another_way_are_not_put_together():
+    fabric = clos(1, 4)
+    other = ["h2", "leaf2", "spine0", "leaf3", "h3"]
+    seen = [*seen_of(fabric, fabric.ways[0], {0, 2}, routed=False), *seen_of(fabric, other, {1}, routed=False)]
+    paths, ambiguous = join(seen, fabric.cabling())
+    assert ambiguous
+    assert [[(h.node, bool(h.into), bool(h.out)) for h in path.hops] for path in paths] == [
+        [("leaf0", True, True), ("spine0", True, False)],
+        [("spine0", False, True), ("leaf1", True, True)],
+        [("leaf2", False, True), ("spine0", True, True), ("leaf3", True, False)],
+    ]
+
+
 def test_time_to_live_tells_what_lies_between_where_the_cables_leave_one_node():
     fabric = fat_tree(2, 2, 1)
     (path,), _ = join(seen_of(fabric, fabric.ways[1], {0, 4}, routed=True), fabric.cabling())
