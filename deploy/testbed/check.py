@@ -12,6 +12,7 @@ from rich.table import Table
 from deploy.testbed import verdicts
 from deploy.testbed.estimates import read_rows, sampled_paths, source_estimates, summed_over_agents
 from deploy.testbed.pipeline import read_results
+from deploy.testbed.processes import TestbedError
 from deploy.testbed.published import inbound_rates, source_bytes, whole_paths
 from deploy.testbed.truth import Truth, recorded
 from deploy.testbed.verdicts import Names, Verdict
@@ -39,7 +40,10 @@ def check(out: Console, folder: Path | None) -> int:
         with progress_bar() as bar:
             analyze_files(load(), [messages], None, links_file, results, bar)
     else:
-        truth = Truth.from_json((folder / "truth.json").read_text())
+        try:
+            truth = Truth.from_json((folder / "truth.json").read_text())
+        except (OSError, KeyError, ValueError) as error:
+            raise TestbedError(f"{folder} is not the folder of a run that came to its end ({error!r})") from error
         links_file, messages, results = folder / "links.csv", folder / "results" / "messages.bin", folder / "results"
     found = judge(
         truth,

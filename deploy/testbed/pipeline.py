@@ -77,7 +77,9 @@ def begin(folder: Path, listen: str, links: Path | None = None, topology: Path |
     start(folder, "goflow2", [*command, *mapping, *kafka])
     running = Pipeline(settings, f"http://127.0.0.1:{web}", f"http://127.0.0.1:{collector}")
     until(lambda: _answers(f"{running.collector}/__health"), f"goflow2 (its log: {folder}/goflow2.log)")
-    until(lambda: _is_ready(running.web), f"the worker (its log: {folder}/worker.log)", 300)  # the first start compiles the kernels
+    until(
+        lambda: _is_ready(running.web), f"the worker (its log: {folder}/worker.log)", 300
+    )  # the first start compiles the kernels
     return running
 
 
