@@ -16,21 +16,22 @@ from agents.tail import read_topic
 from deploy.testbed import fabric, pipeline, plan, traffic
 from deploy.testbed.check import as_table, judge
 from deploy.testbed.packets import read_pcap
-from deploy.testbed.pipeline import Pipeline, read_results
+from deploy.testbed.pipeline import WINDOW_S, Pipeline, read_results
 from deploy.testbed.plan import Run
 from deploy.testbed.processes import TestbedError
 from deploy.testbed.show import elephants_table, links_table, scan_table, sources_table
 from deploy.testbed.truth import SECOND_NS, Truth, measured
 from flowstream.links import LinkTable
 from flowstream.render import render_line
-from flowstream.topics import name, specs, stream_of
-
-WINDOW_S = 10
+from flowstream.topics import STREAMS, name, specs, stream_of
 
 #: What is printed while it happens: which results of a stream. Streams that the worker does not have are passed over.
 FOLLOWED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "elephants": lambda value: value["event"] != "update",
-    "sources": lambda value: value["count"] > 0,
+    "talkers": lambda value: (value["by"], value["ranked_by"]) == ("source", "bytes"),
+    "link-events": lambda _: True,
+    "path-events": lambda _: True,
+    "elephant-links": lambda _: True,
 }
 
 
@@ -93,16 +94,17 @@ def demo(out: Console, run: Run, folder: Path) -> int:
 
 def _summary(out: Console, run: Run, truth: Truth, folder: Path) -> int:
     links, results = LinkTable.from_path(folder / "links.csv"), folder / "results"
-    events = read_results(results, "elephants")
+    published = {stream: read_results(results, stream) for stream in STREAMS}
+    events = published["elephants"]
     messages = results / "messages.bin"
     for table in (
         elephants_table(truth, events, links),
         sources_table(truth, messages, links),
         links_table(truth, messages, links, run.duration_s),
-        scan_table(truth, run, read_results(results, "sources"), read_results(results, "distances")),
+        scan_table(truth, run, published["sources"], published["distances"]),
     ):
         out.print(table)
-    found = judge(truth, links, messages, events)
+    found = judge(truth, links, messages, published)
     out.print(as_table(found))
     return 0 if all(verdict.good for verdict in found) else 1
 

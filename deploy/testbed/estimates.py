@@ -18,6 +18,7 @@ from flowstream.links import LinkTable
 from flowstream.normalise import Normalisation, normalise
 from flowstream.recordings import Recording
 
+FRAME_BYTES = 1518  # a full Ethernet frame with its check sequence
 SAMPLES_MIN = 5.0  # as talkers': below so many samples of equal weight no number is stated
 
 
@@ -54,7 +55,10 @@ def source_estimates(rows: FlowBatch, links: LinkTable, window_ns: int) -> Mappi
     weight = rows.bytes * rate
     total, squares = groups.sum(weight), groups.sum(weight * weight)
     most = np.maximum.reduceat(weight[groups.order], groups.bounds[:-1]) if len(groups) else weight[:0]
-    low, high = rate_interval(total, squares, most)
+    # One more sample could have been of a full frame, whatever the few that were seen are of: with the largest of
+    # those in its place, 91.6 % of stated source-windows hold the truth instead of 96.7 % (docs/testbed.md).
+    full = np.maximum.reduceat(rate[groups.order], groups.bounds[:-1]) * FRAME_BYTES if len(groups) else most
+    low, high = rate_interval(total, squares, np.maximum(most, full))
     return {
         (int(window[first]) * window_ns, _text(rows.src_addr[first])): SourceEstimate(
             float(total[g]),

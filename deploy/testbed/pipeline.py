@@ -21,12 +21,13 @@ from agents.tail import read_topic
 from deploy.testbed.processes import start, until
 from flowstream.links import LinkTable
 from flowstream.settings import Settings, load
-from flowstream.topics import name, specs, stream_of
+from flowstream.topics import STREAMS, name, specs, stream_of
 from flowstream.topology import Topology
 from tests.goflow2 import find_goflow2
 
 ROOT = Path(__file__).resolve().parents[2]
 RAW = "flow-messages"
+WINDOW_S = 10
 SETTLED_POLLS = 50  # of the metrics, ten a second: longer than a partition takes to become idle
 
 
@@ -63,6 +64,9 @@ def begin(folder: Path, listen: str, links: Path | None = None, topology: Path |
             "FLOWSTREAM_TIME__IDLE_AFTER_S": "3",
         }
     )
+    if "talkers" in Settings.model_fields:  # windows as the truth has them, and every source in them
+        windows = [{"size_s": WINDOW_S, "step_s": WINDOW_S}]
+        os.environ.update({"FLOWSTREAM_TALKERS__WINDOWS": json.dumps(windows), "FLOWSTREAM_TALKERS__COUNT": "1000"})
     settings = load()
     asyncio.run(_prepare(settings, links, topology))
     start(folder, "worker", [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "warning"])
@@ -73,7 +77,9 @@ def begin(folder: Path, listen: str, links: Path | None = None, topology: Path |
     start(folder, "goflow2", [*command, *mapping, *kafka])
     running = Pipeline(settings, f"http://127.0.0.1:{web}", f"http://127.0.0.1:{collector}")
     until(lambda: _answers(f"{running.collector}/__health"), f"goflow2 (its log: {folder}/goflow2.log)")
-    until(lambda: _is_ready(running.web), f"the worker (its log: {folder}/worker.log)", 150)
+    until(
+        lambda: _is_ready(running.web), f"the worker (its log: {folder}/worker.log)", 300
+    )  # the first start compiles the kernels
     return running
 
 
@@ -120,7 +126,7 @@ async def _save(settings: Settings, folder: Path) -> list[str]:
     streams = []
     for spec in specs(settings):
         stream = stream_of(settings, spec.name)
-        if stream in settings.analyses or stream in {"elephants", "sources", "distances"}:
+        if stream is not None and stream in STREAMS:
             await _save_stream(settings, stream, folder)
             streams.append(stream)
     return streams

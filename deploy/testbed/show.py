@@ -73,7 +73,7 @@ def links_table(truth: Truth, messages: Path, links: LinkTable, duration_s: int)
         place.get((address_text(*map(int, rows.exporter[first])), int(rows.in_if[first])), ("?", "?")): total
         for first, total in zip(groups.firsts, sums, strict=True)
     }
-    table = Table("switch", "port", "in, as sent", "of the link", "in, as sampled", title="(b) Links in use")
+    table = Table("switch", "port", "in, on the wire", "of the link", "in, as sampled", title="(b) Links in use")
     for node, port in sorted(truth.links, key=lambda key: (-truth.links[key], key))[:TOP]:
         sent_bps, found_bps = (8 * n / duration_s for n in (truth.links[node, port], found.get((node, port), 0)))
         table.add_row(node, port, rate_text(sent_bps), f"{sent_bps / truth.link_bps:.0%}", rate_text(found_bps))

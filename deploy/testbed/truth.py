@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ SECOND_NS = 10**9
 TICK_NS = SECOND_NS // 4
 #: A flow's rate is looked at over both: no shorter burst has to be, and no shorter one may be, taken for an elephant.
 PEAK_S, STEADY_S = 1, 5
+LATE_S = 1  # sFlow holds a sample back for up to a second, until its datagram is full
+GAP_BYTES = 20  # preamble, start of frame and gap between frames (IEEE 802.3)
 
 
 class Flow(NamedTuple):
@@ -49,8 +51,9 @@ class Truth:
     """What was sent. Bytes are of frames with their check sequence, as sFlow counts them.
 
     ``sources`` is by (start of the window in ns since the epoch, source address); a ``window_ns`` of 0 says that
-    the whole run is one window. ``links`` are the bytes that came in by a port, by (switch, port). ``frames_lost`` are
-    those that are in all of these and that a switch did not take: it was too slow for them.
+    the whole run is one window. ``links`` are the bytes that came in by a port, by (switch, port), on the wire: with
+    20 a frame of preamble and gap. ``frames_lost`` are in all of these, but a switch was too slow to take them.
+    ``before`` are the bytes of the last second before a window, by the same keys as ``sources``.
     """
 
     link_bps: int
@@ -59,6 +62,13 @@ class Truth:
     flows: Mapping[Flow, SentFlow]
     links: Mapping[tuple[str, str], int]
     frames_lost: int = 0
+    before: Mapping[tuple[int, str], int] = field(default_factory=dict)
+
+    def bounds(self, window_start_ns: int, src_addr: str) -> tuple[int, int]:
+        """Return the least and the most bytes that may count for a window, where samples are up to a second late."""
+        own = self.sources.get((window_start_ns, src_addr), 0)
+        following = self.before.get((window_start_ns + self.window_ns, src_addr), 0) if self.window_ns else 0
+        return own - following, own + self.before.get((window_start_ns, src_addr), 0)
 
     def to_json(self) -> str:
         """Return it as a JSON object of lists."""
@@ -67,6 +77,7 @@ class Truth:
                 "link_bps": self.link_bps,
                 "window_ns": self.window_ns,
                 "frames_lost": self.frames_lost,
+                "before": [[*key, sent] for key, sent in self.before.items()],
                 "sources": [[*key, sent] for key, sent in self.sources.items()],
                 "flows": [{**flow._asdict(), **sent._asdict()} for flow, sent in self.flows.items()],
                 "links": [[*key, sent] for key, sent in self.links.items()],
@@ -83,8 +94,9 @@ class Truth:
             sent = {**row, "path": tuple(tuple(hop) for hop in row["path"])}
             flows[Flow(*(row[name] for name in Flow._fields))] = SentFlow(*(sent[name] for name in SentFlow._fields))
         sources = {(start, src): sent for start, src, sent in stored["sources"]}
+        before = {(start, src): sent for start, src, sent in stored["before"]}
         links = {(node, port): sent for node, port, sent in stored["links"]}
-        return cls(stored["link_bps"], stored["window_ns"], sources, flows, links, stored["frames_lost"])
+        return cls(stored["link_bps"], stored["window_ns"], sources, flows, links, stored["frames_lost"], before)
 
 
 def measured(captures: Mapping[str, Packets], link_bps: int, window_ns: int) -> Truth:
@@ -105,8 +117,22 @@ def measured(captures: Mapping[str, Packets], link_bps: int, window_ns: int) -> 
         via = spine.get(flow, 0)
         path = tuple(plan.path(plan.leaf_of(flow.src_addr), plan.leaf_of(flow.dst_addr), via)) if via else ()
         known[flow] = SentFlow(int(bytes_of[row]), int(packets_of[row]), float(peak[row]), float(steady[row]), path)
-    links = {(port.node, port.name): int(captures[port.name].bytes.sum()) for port in plan.ports() if _seen(port)}
-    return Truth(link_bps, window_ns, _windows(sent, place, list(flows), window_ns), known, links)
+    links = {(port.node, port.name): _on_wire(captures[port.name]) for port in plan.ports() if _seen(port)}
+    sources = _windows(sent, place, list(flows), window_ns)
+    return Truth(link_bps, window_ns, sources, known, links, 0, _before(sent, place, list(flows), window_ns))
+
+
+def _on_wire(packets: Packets) -> int:
+    return int(packets.bytes.sum()) + GAP_BYTES * len(packets.bytes)
+
+
+def _before(sent: Packets, place: NDArray[np.int64], flows: list[Flow], window_ns: int) -> dict[tuple[int, str], int]:
+    """Return what sources sent in the last second before each window."""
+    if not window_ns:
+        return {}
+    late = (sent.time_ns + LATE_S * SECOND_NS) // window_ns > sent.time_ns // window_ns
+    moved = Packets(sent.time_ns[late] + LATE_S * SECOND_NS, sent.bytes[late], sent.flow[late])
+    return _windows(moved, place[late], flows, window_ns)
 
 
 def _seen(port: plan.Port) -> bool:

@@ -9,6 +9,9 @@ from typing import Any
 from deploy.testbed.estimates import SourceEstimate
 from deploy.testbed.truth import Flow, Truth
 
+Place = tuple[str, int]  # exporter and number of an interface
+Names = Mapping[Place, tuple[str, str]]  # switch and port by place
+
 COVERAGE_MIN = 0.93
 LOST_MAX = 0.001  # of the frames sent
 MISSED_FROM, FALSE_BELOW = 0.15, 0.05  # shares of the link
@@ -32,14 +35,35 @@ def delivery(truth: Truth) -> Verdict:
     return Verdict("frames lost at switches", found, f"{LOST_MAX:.1%} at most", share <= LOST_MAX)
 
 
-def coverage(truth: Truth, estimates: Mapping[tuple[int, str], SourceEstimate]) -> Verdict:
-    """Judge whether stated intervals hold the true bytes of their source and window."""
+def coverage(subject: str, truth: Truth, estimates: Mapping[tuple[int, str], SourceEstimate]) -> Verdict:
+    """Judge whether stated intervals hold the true bytes of their source and window.
+
+    A sample is stamped up to a second after its packet, so a window's bytes are known up to what passed its ends in
+    that second: an interval holds the truth if it holds a number between. How many hold the very window is said, too.
+    """
     stated = {key: estimate for key, estimate in estimates.items() if estimate.stated}
-    held = sum(e.low <= truth.sources.get(key, 0) <= e.high for key, e in stated.items())
+    bounds = {key: truth.bounds(*key) for key in stated}
+    held = sum(e.low <= bounds[key][1] and bounds[key][0] <= e.high for key, e in stated.items())
+    strictly = sum(e.low <= truth.sources.get(key, 0) <= e.high for key, e in stated.items())
     share = held / len(stated) if stated else 0.0
-    known = sum(truth.sources.get(key, 0) for key in stated) / max(1, sum(truth.sources.values()))
-    found = f"{held} of {len(stated)} ({share:.1%}) source-windows, which have {known:.1%} of the bytes"
-    return Verdict("intervals hold the truth", found, f"{COVERAGE_MIN:.0%}", share >= COVERAGE_MIN)
+    found = f"{held} of {len(stated)} ({share:.1%}) source-windows; {strictly} to the very second"
+    return Verdict(subject, found, f"{COVERAGE_MIN:.0%}", share >= COVERAGE_MIN)
+
+
+def link_coverage(truth: Truth, rates: Mapping[tuple[int, Place], tuple[float, float]], names: Names) -> Verdict:
+    """Judge whether the intervals of inbound loads hold what came in by the port, over all of its windows.
+
+    ``truth.links`` has the run's total by port, so bounds of the windows are added up: that is wider than the bounds of
+    a sum, and finds a wrong capacity, unit or direction, not a wrong interval.
+    """
+    sums: dict[tuple[str, str], list[float]] = {}
+    for (_, place), (low, high) in rates.items():
+        both = sums.setdefault(names.get(place, (place[0], "?")), [0.0, 0.0])
+        both[0], both[1] = both[0] + low, both[1] + high
+    span_s = truth.window_ns / 1e9
+    known = {port: wire for port, wire in truth.links.items() if port in sums}
+    held = sum(sums[port][0] * span_s <= 8 * wire <= sums[port][1] * span_s for port, wire in known.items())
+    return Verdict("loads of links", f"{held} of {len(known)} ports", "all", 0 < held == len(known))
 
 
 def overcounting(truth: Truth, summed: Mapping[str, int]) -> Verdict:
@@ -71,10 +95,6 @@ def elephants(truth: Truth, events: Iterable[Mapping[str, Any]]) -> list[Verdict
 def _names(flows: Iterable[Flow]) -> str:
     listed = [f"{f.src_addr}:{f.src_port} > {f.dst_addr}:{f.dst_port}" for f in sorted(flows)[:3]]
     return "".join(f"; {name}" for name in listed)
-
-
-Place = tuple[str, int]  # exporter and number of an interface
-Names = Mapping[Place, tuple[str, str]]  # switch and port by place
 
 
 def elephant_paths(truth: Truth, events: Iterable[Mapping[str, Any]], names: Names) -> Verdict:

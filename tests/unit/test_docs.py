@@ -164,6 +164,7 @@ def test_every_file_named_in_the_documentation_exists(page: Path):
 
 # -- topics
 
+
 def test_every_topic_is_documented_with_its_schema_and_cleanup():
     rows = {line.split("`")[1]: line for line in TEXT[DOCS / "topics.md"].splitlines() if line.startswith("| `")}
     wanted = {spec.name: spec for spec in specs(EVERYTHING)}

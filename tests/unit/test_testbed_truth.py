@@ -95,8 +95,8 @@ def test_sums_per_source_and_window_per_flow_and_per_link_are_those_of_the_frame
         flows[flow(packet)][0] += frame
         flows[flow(packet)][1] += 1
         leaf, spine = plan.leaf_of(packet.src), VIA[flow(packet)][0]
-        links[f"leaf{leaf}", f"l{leaf}h"] += frame
-        links[f"spine{spine}", f"s{spine}l{leaf}"] += frame
+        links[f"leaf{leaf}", f"l{leaf}h"] += frame + 20
+        links[f"spine{spine}", f"s{spine}l{leaf}"] += frame + 20
     assert truth.sources == sources
     assert {f: [sent.bytes, sent.packets] for f, sent in truth.flows.items()} == flows
     assert {place: sent for place, sent in truth.links.items() if sent} == links
@@ -130,3 +130,18 @@ def test_the_highest_rates_are_those_of_some_second_and_some_five(tmp_path: Path
 def test_the_truth_survives_its_file(tmp_path: Path):
     truth = replace(measured(through(tmp_path, some_packets(), VIA), LINK_BPS, 10 * SECOND_NS), frames_lost=3)
     assert Truth.from_json(truth.to_json()) == truth
+
+
+def test_a_window_may_have_gained_the_second_before_it_and_lost_its_last_one(tmp_path: Path):
+    packets = some_packets()
+    truth = measured(through(tmp_path, packets, VIA), LINK_BPS, 10 * SECOND_NS)
+
+    def between(src: str, begin_ns: int, end_ns: int) -> int:
+        own = [p for p in packets if p.src == src and begin_ns <= p.time_ns < end_ns]
+        return sum(p.ip_bytes + ETHERNET_AND_FCS for p in own)
+
+    for start_ns, src in truth.sources:
+        end_ns = start_ns + 10 * SECOND_NS
+        least = between(src, start_ns, end_ns - SECOND_NS)
+        most = between(src, start_ns - SECOND_NS, end_ns)
+        assert truth.bounds(start_ns, src) == (least, most)

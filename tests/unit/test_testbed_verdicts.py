@@ -63,16 +63,16 @@ def test_intervals_are_good_down_to_93_in_a_hundred():
     truth = replace(TRUTH, sources={(n, "10.0.1.10"): 1000 for n in range(100)})
     for held, good in ((93, True), (92, False)):
         found = {(n, "10.0.1.10"): estimate(900, 1000) if n < held else estimate(1001, 1100) for n in range(100)}
-        assert verdicts.coverage(truth, found).good == good
+        assert verdicts.coverage("intervals", truth, found).good == good
 
 
 def test_what_was_sent_by_nobody_is_not_held_and_what_is_not_stated_does_not_count():
     stranger = {(0, "10.9.9.9"): estimate(1, 5)}
-    assert not verdicts.coverage(TRUTH, stranger).good
+    assert not verdicts.coverage("intervals", TRUTH, stranger).good
     assert verdicts.coverage(
-        TRUTH, {(0, "10.9.9.9"): estimate(1, 5, stated=False), (0, "10.0.1.10"): estimate(1, 1e6)}
+        "intervals", TRUTH, {(0, "10.9.9.9"): estimate(1, 5, stated=False), (0, "10.0.1.10"): estimate(1, 1e6)}
     ).good
-    assert not verdicts.coverage(TRUTH, {}).good
+    assert not verdicts.coverage("intervals", TRUTH, {}).good
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_summed_over_agents_the_recorded_fabric_has_three_times_what_was_sent():
 def test_the_recorded_minute_is_covered_and_every_path_of_it_is_true():
     truth = recorded(RECORDED)
     names = {(row["exporter"], row["if_index"]): (row["node"], row["name"]) for row in links().to_rows()}
-    assert verdicts.coverage(truth, source_estimates(rows(), links(), truth.window_ns)).good
+    assert verdicts.coverage("intervals", truth, source_estimates(rows(), links(), truth.window_ns)).good
     paths = sampled_paths(rows())
     assert verdicts.paths("paths", truth, list(paths.items()), names).good
     wrong = [(flow, [(exporter, in_if, in_if) for exporter, in_if, _ in hops]) for flow, hops in paths.items()]
