@@ -10,43 +10,34 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from rich.console import Console
-from rich.table import Table
 
-from agents.admin import create_topics
+from agents.admin import changelogs, create_topics
 from agents.broker import LocalBroker
 from agents.client import client_options
+from agents.demo_summary import Seen, show_summary
 from agents.kafka_node import free_port
 from agents.mock_cluster import MockCluster
-from agents.send import send, send_links
+from agents.send import send, send_links, send_topology
 from agents.tail import read_topic
 from flowstream.errors import BrokerError, FlowstreamError
 from flowstream.links import LinkTable
 from flowstream.recordings import Recording
-from flowstream.render import flow_text, number_text, rate_text, render_line
+from flowstream.render import render_line
 from flowstream.settings import Settings, load
 from flowstream.topics import STREAMS, name, specs, stream_of
+from flowstream.topology_json import read_topology
 
 RATE = 1000.0  # messages a second: the minute of the recording passes in twenty seconds
 SETTLED_NS = 3_000_000_000  # partitions close a window within about this much of each other
 RECORDING = Path("tests/data/clos_60s_goflow2_v2.bin.gz")
 LINKS = Path("tests/data/clos_links.csv")
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What came out, for the summary."""
-
-    elephants: dict[str, dict[str, Any]] = field(default_factory=dict)
-    distances: dict[str, dict[str, Any]] = field(default_factory=dict)
-    most: dict[int, dict[str, Any]] = field(default_factory=dict)  # by window, the source with most pairs
-    said_until: int = 0
-    health: dict[str, float] = field(default_factory=dict)
+TOPOLOGY = Path("tests/data/clos_topology.csv")
+FOLLOWED = ("elephants", "distances", "paths", "link-use", "counting")
 
 
 def run_demo(out: Console, seconds: int) -> None:
@@ -133,10 +124,16 @@ async def _show(out: Console, settings: Settings, root: Path, folder: Path, seco
     else:
         await create_topics(settings)
     links = LinkTable.from_path(root / LINKS)
+    topology = read_topology(root / TOPOLOGY)
     await send_links(settings, links)
-    out.print(f"[bold]Topics[/] {settings.topics.prefix}.*.v1, {len(links)} link capacities loaded", highlight=False)
+    await send_topology(settings, topology)
+    out.print(
+        f"[bold]Topics[/] {settings.topics.prefix}.*.v1, {len(links)} link capacities and {len(topology)} cables loaded",
+        highlight=False,
+    )
     async with _worker(settings, folder) as (url, session):
-        out.print(f"[bold]Worker[/] is ready. Metrics: {url}/metrics  sources: {url}/sources  health: {url}/health")
+        pages = "  ".join(f"{url}/{page}" for page in ("metrics", "sources", "talkers", "health"))
+        out.print(f"[bold]Worker[/] is ready: {pages}", highlight=False)
         out.print(
             "         While it runs, elsewhere: "
             f"FLOWSTREAM_KAFKA__BOOTSTRAP={settings.kafka.bootstrap} .venv/bin/flowstream tail elephants"
@@ -146,8 +143,8 @@ async def _show(out: Console, settings: Settings, root: Path, folder: Path, seco
             f"[bold]Telemetry[/] {recording.path.name}: a minute of a 2-spine, 4-leaf fabric, sFlow 1-in-64, "
             f"{RATE:,.0f} messages/s\n"
         )
-        seen = _Seen()
-        followers = [asyncio.create_task(_follow(out, settings, stream, seen)) for stream in ("elephants", "distances")]
+        seen = Seen()
+        followers = [asyncio.create_task(_follow(out, settings, stream, seen)) for stream in FOLLOWED]
         sending = asyncio.create_task(send(settings, settings.inputs[0].topic, recording.messages(), 4, rate=RATE))
         try:
             await _watch(out, session, url, sending, seen, time.monotonic() + seconds)
@@ -155,7 +152,15 @@ async def _show(out: Console, settings: Settings, root: Path, folder: Path, seco
             for task in followers:
                 task.cancel()
             await asyncio.gather(*followers, return_exceptions=True)
-        await _summary(out, settings, session, url, await sending, seen)
+        await show_summary(out, session, url, seen)
+        pairs = sum(v["pairs"] for v in seen.of("distances"))
+        out.print(
+            f"{await sending:,} messages sent, {seen.health.get('rows_applied', 0):,.0f} flow records analysed; "
+            f"{pairs:,} pairwise distances in {len(seen.of('distances')):,} summaries; {len(seen.onsets)} elephants.",
+            highlight=False,
+        )
+        results = [s.name for s in specs(settings) if stream_of(settings, s.name) in STREAMS]
+        out.print(f"Result topics: {', '.join(results)}", highlight=False)
     out.print("\nThe demo has stopped its worker and its broker.")
 
 
@@ -163,33 +168,31 @@ async def _touch_topics(settings: Settings) -> None:
     """Ask for the topics' metadata: a mock cluster makes topics that way and no other."""
     from aiokafka import AIOKafkaConsumer  # noqa: PLC0415
 
-    changelogs = [f"{settings.app}-{table}-changelog" for table in ("progress", "sources")]
     client = AIOKafkaConsumer(**client_options(settings.kafka))
     await client.start()
-    for topic in [settings.inputs[0].topic, *changelogs, *(s.name for s in specs(settings))]:
+    for topic in [settings.inputs[0].topic, *(s.name for s in (*changelogs(settings), *specs(settings)))]:
         await client._client._wait_on_metadata(topic)  # noqa: SLF001
     await client.stop()
 
 
-async def _follow(out: Console, settings: Settings, stream: str, seen: _Seen) -> None:
+async def _follow(out: Console, settings: Settings, stream: str, seen: Seen) -> None:
+    said = seen.values.setdefault(stream, {})
+    most: dict[int, dict[str, Any]] = {}  # by window, the source with most pairs
+    said_until = 0
     async for record, value in read_topic(settings, name(settings, stream), from_beginning=True):
-        if stream == "elephants":
-            seen.elephants[record.key.decode()] = value
-            if value["event"] != "update":
-                colour = "red" if value["event"] == "onset" else "green"
-                out.print(f"[{colour}]elephant[/]  {render_line(stream, '', value)}", highlight=False)
-            continue
-        seen.distances[record.key.decode()] = value
-        start = value["window_start_ns"]
-        most = seen.most.get(start)
-        if most is None or value["pairs"] > most["pairs"]:
-            seen.most[start] = value
-        for past in sorted(w for w in seen.most if w < start - SETTLED_NS and w > seen.said_until):
-            seen.said_until = past
-            out.print(f"[cyan]distances[/] {render_line(stream, '', seen.most[past])}", highlight=False)
+        said[record.key.decode()] = value
+        if stream == "elephants" and value["event"] != "update":
+            colour = "red" if value["event"] == "onset" else "green"
+            out.print(f"[{colour}]elephant[/]  {render_line(stream, '', value)}", highlight=False)
+        if stream == "distances":
+            start = value["window_start_ns"]
+            most[start] = max(most.get(start, value), value, key=lambda v: int(v["pairs"]))
+            for past in sorted(w for w in most if said_until < w < start - SETTLED_NS):
+                said_until = past
+                out.print(f"[cyan]distances[/] {render_line(stream, '', most[past])}", highlight=False)
 
 
-async def _watch(out: Console, session: Any, url: str, sending: Any, seen: _Seen, deadline: float) -> None:
+async def _watch(out: Console, session: Any, url: str, sending: Any, seen: Seen, deadline: float) -> None:
     said = 0.0
     while time.monotonic() < deadline:
         seen.health = await _metrics(session, url)
@@ -204,12 +207,8 @@ async def _watch(out: Console, session: Any, url: str, sending: Any, seen: _Seen
                 f"{seen.health.get('results_sent', 0):,.0f} results[/]",
                 highlight=False,
             )
-        ended = sum(value["event"] == "offset" for value in seen.elephants.values())
-        if (
-            done
-            and not seen.health.get("rows_open", 1)
-            and ended >= sum(value["event"] == "onset" for value in seen.elephants.values())
-        ):
+        ended = sum(value["event"] == "offset" for value in seen.of("elephants"))
+        if done and not seen.health.get("rows_open", 1) and ended >= len(seen.onsets):
             return
         await asyncio.sleep(0.5)
 
@@ -223,46 +222,3 @@ async def _metrics(session: Any, url: str) -> dict[str, float]:
                 key = line.split("{")[0].split(" ")[0].removeprefix("flowstream_").removesuffix("_total")
                 sums[key] = sums.get(key, 0.0) + float(line.rsplit(" ", 1)[1])
     return sums
-
-
-async def _summary(out: Console, settings: Settings, session: Any, url: str, sent: int, seen: _Seen) -> None:
-    out.print()
-    table = Table(
-        "elephant",
-        "onset (event time)",
-        "highest rate",
-        "share",
-        "path (exporters)",
-        title="Elephant flows: over 10 % of a link",
-    )
-    onsets = [v for v in seen.elephants.values() if v["event"] == "onset"]
-    for onset in sorted(onsets, key=lambda v: v["time_ns"]):
-        same = [v for v in seen.elephants.values() if v["flow"] == onset["flow"] and v["event"] == "update"]
-        peak = max(same, key=lambda v: v["rate_bps"], default=onset)
-        table.add_row(
-            flow_text(onset["flow"]), render_line("elephants", "", onset)[:12], rate_text(peak["rate_bps"]),
-            f"{peak['share']:.0%}", " > ".join(s["exporter"] for s in peak["sightings"]),
-        )  # fmt: skip
-    out.print(table)
-    async with session.get(f"{url}/sources?top=5") as response:
-        top = await response.json()
-    table = Table(
-        "source",
-        "flows",
-        "bytes (estimated)",
-        "destinations",
-        "distance p99.9",
-        title="Top sources, last window (from the table)",
-    )
-    for row in top.get("sources", []):
-        cells = (str(row["flows"]), f"{row['estimated_bytes']:,}", str(row["dst_addrs"]))
-        table.add_row(row["src_addr"], *cells, number_text(row["distance_p999"]))
-    out.print(table)
-    pairs = sum(v["pairs"] for v in seen.distances.values())
-    out.print(
-        f"{sent:,} messages sent, {seen.health.get('rows_applied', 0):,.0f} flow records analysed; "
-        f"{pairs:,} pairwise distances in {len(seen.distances):,} summaries; {len(onsets)} elephants.",
-        highlight=False,
-    )
-    results = [s.name for s in specs(settings) if stream_of(settings, s.name) in STREAMS]
-    out.print(f"Result topics: {', '.join(results)}", highlight=False)

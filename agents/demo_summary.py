@@ -1,0 +1,102 @@
+"""What the demo shows at its end: elephants and where they went, links, top talkers, sources."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flowstream.render import flow_text, number_text, path_text, rate_text, talker_text, time_text
+
+LISTED = 5
+
+
+@dataclass(slots=True)
+class Seen:
+    """What came out, by key: results are said again under the same key, and count once."""
+
+    values: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # by stream
+    health: dict[str, float] = field(default_factory=dict)
+
+    def of(self, stream: str) -> list[dict[str, Any]]:
+        """Return what a stream has said."""
+        return list(self.values.get(stream, {}).values())
+
+    @property
+    def onsets(self) -> list[dict[str, Any]]:
+        """Return the onsets of elephants in the order of event time."""
+        return sorted((v for v in self.of("elephants") if v["event"] == "onset"), key=lambda v: int(v["time_ns"]))
+
+
+async def show_summary(out: Console, session: Any, url: str, seen: Seen) -> None:
+    """Print the tables."""
+    out.print()
+    out.print(_elephants(seen))
+    out.print(_links(seen.of("link-use")))
+    async with session.get(f"{url}/talkers?by=conversation") as response:
+        if response.status == 200:
+            out.print(_talkers(await response.json()))
+    async with session.get(f"{url}/sources?top={LISTED}") as response:
+        out.print(_sources((await response.json()).get("sources", [])))
+    factors = [v["sum_over_exporters"] for v in seen.of("counting") if v["sum_over_exporters"]]
+    if factors:
+        out.print(
+            f"Each flow is counted once: summed over switches, totals would be {max(factors):.2f} times as large.",
+            highlight=False,
+        )
+
+
+def _elephants(seen: Seen) -> Table:
+    table = Table("elephant", "onset", "highest rate", "share", "path", title="Elephant flows: over 10 % of a link")
+    updates = [v for v in seen.of("elephants") if v["event"] == "update"]
+    paths = [v for v in seen.of("paths") if v["elephant"]]
+    for onset in seen.onsets:
+        flow = onset["flow"]
+        peak = max((v for v in updates if v["flow"] == flow), key=lambda v: float(v["rate_bps"]), default=onset)
+        # Of the windows' paths the one that most is known of: the shortest where none is whole would be a lie.
+        ways = [way for v in paths if v["flow"] == flow for way in v["paths"]]
+        way = max(ways, key=lambda w: (bool(w["complete"]), int(w["hops_seen"])), default=None)
+        table.add_row(
+            flow_text(flow), time_text(onset["time_ns"]), rate_text(peak["rate_bps"]), f"{peak['share']:.0%}",
+            "not known" if way is None else path_text(way, flow),
+        )  # fmt: skip
+    return table
+
+
+def _links(records: Sequence[dict[str, Any]]) -> Table:
+    table = Table("link", "most in 10 s", "95 % interval", "share", "at", title="Fullest links")
+    peaks: dict[tuple[str, str], tuple[float, dict[str, Any], int]] = {}
+    for record in records:
+        for port in record["interfaces"]:
+            name = (f"{record['node'] or record['exporter']}[{port['name'] or port['if_index']}]", port["direction"])
+            if port["share"] is not None and port["share"] > peaks.get(name, (0.0,))[0]:
+                peaks[name] = (port["share"], port, record["window_start_ns"])
+    for (name, direction), (share, port, start_ns) in sorted(peaks.items(), key=lambda peak: -peak[1][0])[:LISTED]:
+        interval = f"{rate_text(port['low_bps'])} to {rate_text(port['high_bps'])}"
+        table.add_row(f"{name} {direction}", rate_text(port["rate_bps"]), interval, f"{share:.0%}", time_text(start_ns))
+    return table
+
+
+def _talkers(record: dict[str, Any]) -> Table:
+    minute = f"{time_text(record['window_start_ns'])[:8]} to {time_text(record['window_end_ns'])[:8]}"
+    table = Table("conversation", "bytes", "95 % interval", "share", title=f"Top talkers, {minute}")
+    for entry in record["top"][:LISTED]:
+        names = dict.fromkeys(("src_addr", "dst_addr", "src_port", "dst_port", "proto", "port")) | entry
+        estimate = entry.get("bytes")
+        table.add_row(
+            talker_text(record["by"], names), "not enough samples" if estimate is None else f"{estimate:,}",
+            f"{entry['bytes_low']:,} to {entry['bytes_high']:,}", f"{entry['share']:.0%}",
+        )  # fmt: skip
+    return table
+
+
+def _sources(rows: Sequence[dict[str, Any]]) -> Table:
+    columns = ("source", "flows", "bytes (estimated)", "destinations", "distance p99.9")
+    table = Table(*columns, title="Top sources, last window (from the table)")
+    for row in rows:
+        cells = (str(row["flows"]), f"{row['estimated_bytes']:,}", str(row["dst_addrs"]))
+        table.add_row(row["src_addr"], *cells, number_text(row["distance_p999"]))
+    return table
