@@ -133,7 +133,7 @@ def test_a_day_costs_memory_by_keys_and_not_by_rows():
         ((6, 1), (360, 6), (8640, 90)), ("protocol",), wanted=Wanted(count=50, samples_min=0.0)
     )  # in panes of ten seconds
     rng = np.random.default_rng(5)
-    panes = range(FIRST, FIRST + 13_000, 13)  # a day and a half
+    panes = range(FIRST, FIRST + 10_000, 19)  # more than a day
     rows = [Row(pane, (int(key),), int(rng.integers(1, 99))) for pane in panes for key in rng.integers(0, 25, 6)]
     operator, results, held = TopTalkers(config, SECOND), [], 0
     for _, said in fed(operator, rows):
@@ -142,7 +142,7 @@ def test_a_day_costs_memory_by_keys_and_not_by_rows():
     slots = sum(config.kept(step) // step for step in config.steps) + len(config.windows)
     assert held <= slots * 25  # keys times steps
     assert told(results) == expected(config, rows)
-    assert sum("|8640|" in r.key for r in results) > 400
+    assert sum("|8640|" in r.key for r in results) > 250
 
 
 def test_more_keys_than_the_cap_are_not_held():

@@ -27,16 +27,16 @@ def test_a_restart_after_any_pane_says_what_never_stopping_says(keys_max):
     )
     steps = [[r for r in said if r.stream == "talker-steps"] for _, said, _ in lives]
     for stop in range(len(lives) - 1):
-        for ahead in {stop + 1, min(stop + 5, len(lives)), len(lives)}:
-            again = TopTalkers(config, SECOND)
-            again.restore(lives[stop][2])
-            assert again.snapshot() == lives[stop][2]
-            kept = {r.key: r.value for said in steps[:ahead] for r in said}  # what compaction leaves
-            again.load(kept.values())
-            for (pane, said), (told_pane, told_said, state) in zip(
-                fed(again, rows, lives[stop + 1][0]), lives[stop + 1 :], strict=True
-            ):
-                assert (pane, said, again.snapshot()) == (told_pane, told_said, state)
+        ahead = (stop + 1, min(stop + 5, len(lives)), len(lives))[stop % 3]
+        again = TopTalkers(config, SECOND)
+        again.restore(lives[stop][2])
+        assert again.snapshot() == lives[stop][2]
+        kept = {r.key: r.value for said in steps[:ahead] for r in said}  # what compaction leaves
+        again.load(kept.values())
+        for (pane, said), (told_pane, told_said, state) in zip(
+            fed(again, rows, lives[stop + 1][0]), lives[stop + 1 :], strict=True
+        ):
+            assert (pane, said, again.snapshot()) == (told_pane, told_said, state)
 
 
 def test_a_step_that_was_lost_is_told_by_from_when_on_windows_are_covered():
