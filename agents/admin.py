@@ -85,9 +85,9 @@ async def list_topics(settings: Settings) -> set[str]:
 
 
 def changelogs(settings: Settings) -> list[TopicSpec]:
-    """Return the topics of an app's state: progress, and what is behind the table of sources by Faust's name for it.
+    """Return the topics of an app's state: progress, and what is behind its tables by Faust's names for them.
 
-    The first is the progress of flows; that of merges is the last, where there are any.
+    The first is the progress of flows; where there are merges, their progress and the table of talkers are the last.
     """
     config = {"cleanup.policy": "compact", "max.message.bytes": str(BLOCK_BYTES_MAX)}
     return [
@@ -95,7 +95,7 @@ def changelogs(settings: Settings) -> list[TopicSpec]:
         for topic in (
             progress_topic(settings.app),
             f"{settings.app}-sources-changelog",
-            *([progress_topic(settings.app, "merges")] * settings.is_merging),
+            *([progress_topic(settings.app, "merges"), f"{settings.app}-talkers-changelog"] * settings.is_merging),
         )
     ]
 

@@ -32,6 +32,7 @@ from agents.inventory import InventoryFollower
 from agents.kept import load_kept
 from agents.publisher import Outgoing
 from agents.tables import Tables
+from agents.talkers_table import TalkersTable
 from flowstream.analysis import Bounds, Progress
 from flowstream.blocks import Block, encode_block
 from flowstream.errors import BrokerError, Reason, StateError
@@ -68,7 +69,7 @@ class AnalysesAgent:
     def __init__(
         self,
         context: Context,
-        tables: Tables | None,
+        tables: Tables | TalkersTable | None,
         inventory: InventoryFollower,
         delivery: Delivery,
         stage: type[PartitionAnalysis | PartitionMerges] = PartitionAnalysis,

@@ -42,7 +42,7 @@ async def forget(settings: Settings, silent_before_ns: Mapping[int, int | None])
     By flows partition; None takes out every window. Merges begin anew in every partition: what they had taken in
     is said again. The records are as Faust would write them.
     """
-    progress_log, sources_log, *merges_log = (spec.name for spec in changelogs(settings))
+    progress_log, sources_log, *merges_logs = (spec.name for spec in changelogs(settings))
     there = await list_topics(settings)
     size_ns = round(settings.sources.size_s * 1e9)
     windows = await read_changelog(settings, sources_log)
@@ -50,7 +50,7 @@ async def forget(settings: Settings, silent_before_ns: Mapping[int, int | None])
         for partition, from_ns in sorted(silent_before_ns.items()):
             if progress_log in there:
                 await producer.send_and_wait(progress_log, None, key=progress_key(partition), partition=partition)
-            for topic in there.intersection(merges_log):
+            for topic in there.intersection(merges_logs[:1]):
                 await producer.send_and_wait(topic, None, key=progress_key(partition), partition=partition)
             for key in sorted(windows.get(partition, {})):
                 if from_ns is None or read_window_key(key)[1] + size_ns > from_ns:

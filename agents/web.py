@@ -1,4 +1,4 @@
-"""The worker's web views: metrics, health, and the table of sources.
+"""The worker's web views: metrics, health, and the table of sources; top talkers are in ``agents/web_talkers.py``.
 
 A partition's sources are served by the worker that holds it. A request for the others is passed on to their
 workers, found in the assignment that Faust's leader hands out.
@@ -6,19 +6,17 @@ workers, found in the assignment that Faust's leader hands out.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from typing import Any
 
-import aiohttp
 from aiohttp.web import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from agents.bounded_http import json_of
 from agents.context import Context
 from agents.tables import Tables
-from agents.web_guard import authorization
+from agents.talkers_table import TalkersTable
+from agents.web_peers import Peers, json_response
+from agents.web_talkers import TalkerViews
 from flowstream.batch import address_words, packed_to_words
 from flowstream.ingest import route
 from flowstream.sources import COLUMNS, SourceBlock
@@ -28,7 +26,7 @@ WINDOWS_MAX = 1000
 NUMBER = re.compile(r"[0-9]{1,19}")
 
 
-def add_views(context: Context, tables: Tables | None, token: str = "") -> None:
+def add_views(context: Context, tables: Tables | None, talkers: TalkersTable | None = None, token: str = "") -> None:
     """Put our pages on the app's web server; ``token`` is what the workers show each other."""
     app = context.app
     views = None if tables is None else SourceViews(context, tables, token)
@@ -42,13 +40,16 @@ def add_views(context: Context, tables: Tables | None, token: str = "") -> None:
     async def health(_self: Any, _request: Any) -> Response:
         silent = app.heard.silence_s() > context.settings.kafka.session_timeout_s
         status = "no-broker" if silent else "rebalancing" if app.rebalancing else "ok"
-        return _json({"status": status, "assigned": _assigned(app)}, 503 if silent else 200)
+        return json_response({"status": status, "assigned": _assigned(app)}, 503 if silent else 200)
 
     app.page("/metrics")(metrics)
     app.page("/health")(health)
     if views is not None:
         app.page("/sources")(lambda _self, request: views.top(request))
         app.page("/sources/{address}")(lambda _self, request, address: views.one(request, address))
+    if talkers is not None:
+        newest = TalkerViews(context, talkers, token).newest
+        app.page("/talkers")(lambda _self, request: newest(request))
 
 
 class SourceViews:
@@ -57,11 +58,11 @@ class SourceViews:
     def __init__(self, context: Context, tables: Tables, token: str = "") -> None:
         self._context = context
         self._tables = tables
-        self._headers = authorization(token)
+        self._peers = Peers(context, tables.sources_table, token)
 
     def count_entries(self) -> None:
         """Bring the metrics of the tables up to date."""
-        self._tables.count_entries(self._held())
+        self._tables.count_entries(self._peers.held())
 
     async def one(self, request: Any, address: str) -> Response:
         """Return a source's windows, newest first: ``?window=<start ns>`` for one, ``?limit=N`` for more."""
@@ -69,10 +70,10 @@ class SourceViews:
             words = packed_to_words(b"".join(w.to_bytes(8, "big") for w in address_words(address)))
             window, limit = _number(request, "window"), min(_count(request, "limit", 1), WINDOWS_MAX)
         except ValueError as error:
-            return _json({"error": str(error)}, 400)
+            return json_response({"error": str(error)}, 400)
         partition = int(route(words, self._context.settings.topics.partitions)[0])
-        if partition not in self._held():
-            return await self._forward(request, partition)
+        if partition not in self._peers.held():
+            return await self._peers.forward(request, partition)
         found = []
         for start, p in self._tables.windows(partition):
             if window in (None, start):
@@ -80,7 +81,7 @@ class SourceViews:
                 found.extend([row] if row is not None else [])
             if len(found) >= limit:
                 break
-        return _json({"address": address, "windows": found}, 200 if found else 404)
+        return json_response({"address": address, "windows": found}, 200 if found else 404)
 
     async def top(self, request: Any) -> Response:
         """Return the top sources of a window: ``?window=<start ns>&top=N&by=bytes``.
@@ -92,25 +93,27 @@ class SourceViews:
         try:
             window, top = _number(request, "window"), min(_count(request, "top", 10), TOP_MAX)
         except ValueError as error:
-            return _json({"error": str(error)}, 400)
+            return json_response({"error": str(error)}, 400)
         if by not in COLUMNS:
-            return _json({"error": f"by={by[:40]}: one of {', '.join(COLUMNS)}"}, 400)
+            return json_response({"error": f"by={by[:40]}: one of {', '.join(COLUMNS)}"}, 400)
         if request.query.get("local") == "1":
-            return _json(self._own(window, top, by))
-        parts = [self._own(window, top, by), *await self._elsewhere(request)]
+            return json_response(self._own(window, top, by))
+        parts = [self._own(window, top, by), *await self._peers.elsewhere(request)]
         window = max((p["window_start_ns"] for p in parts if p["window_start_ns"] is not None), default=None)
         heard = {partition for part in parts for partition in part["partitions"]}
         missing = [p for p in range(self._context.settings.topics.partitions) if p not in heard]
         if window is None:
-            return _json({"error": "no window has closed yet", "missing_partitions": missing}, 404)
+            return json_response({"error": "no window has closed yet", "missing_partitions": missing}, 404)
         rows = [row for part in parts if part["window_start_ns"] == window for row in part["sources"]]
         rows.sort(key=lambda r: (-(r[by] or 0), r["src_addr"]))
-        return _json({"window_start_ns": window, "by": by, "missing_partitions": missing, "sources": rows[:top]})
+        return json_response(
+            {"window_start_ns": window, "by": by, "missing_partitions": missing, "sources": rows[:top]}
+        )
 
     def _own(self, window: int | None, top: int, by: str) -> dict[str, Any]:
         """Return what the partitions held here say of a window, by default of their newest."""
         # The table keeps what it held of partitions that have moved away: their new worker answers for them.
-        held = self._held()
+        held = self._peers.held()
         windows = [(start, p) for start, p in self._tables.windows() if p in held]
         if window is None:
             window = max((start for start, _ in windows), default=None)
@@ -124,46 +127,6 @@ class SourceViews:
         block: SourceBlock | None = self._tables.sources(partition, start)
         row = None if block is None else block.lookup((int(words[0, 0]), int(words[0, 1])))
         return None if row is None else {"window_start_ns": start, **row}
-
-    def _held(self) -> set[int]:
-        return {tp.partition for tp in self._context.consumer.assignment() if tp.topic == self._changelog}
-
-    @property
-    def _changelog(self) -> str:
-        return str(self._tables.sources_table.changelog_topic.get_topic_name())
-
-    def _urls(self) -> dict[str, list[int]]:
-        app = self._context.app
-        return {
-            str(url): topics.get(self._changelog, [])
-            for url, topics in app.router.table_metadata(self._tables.sources_table.name).items()
-        }
-
-    async def _forward(self, request: Any, partition: int) -> Response:
-        url = next((u for u, partitions in self._urls().items() if partition in partitions), None)
-        if url is None or request.query.get("forwarded"):
-            return _json({"error": "the partition is moving between workers; try again"}, 503)
-        status, answer = await self._get(f"{url}{request.path}", {**request.query, "forwarded": "1"})
-        return _json(answer, status)
-
-    async def _elsewhere(self, request: Any) -> list[Any]:
-        mine = str(self._context.app.conf.canonical_url)
-        query = {**request.query, "local": "1"}
-        asked = [
-            self._get(f"{url}{request.path}", query) for url in self._urls() if url.rstrip("/") != mine.rstrip("/")
-        ]
-        return [answer for status, answer in await asyncio.gather(*asked) if status == 200 and "partitions" in answer]
-
-    async def _get(self, url: str, query: dict[str, str]) -> tuple[int, Any]:
-        timeout = aiohttp.ClientTimeout(total=5)
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout, headers=self._headers) as session,
-                session.get(url, params=query, allow_redirects=False) as response,
-            ):
-                return response.status, await json_of(response)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            return 503, {"error": f"the worker at {url} does not answer ({type(error).__name__})"}
 
 
 def _number(request: Any, name: str) -> int | None:
@@ -187,7 +150,3 @@ def _assigned(app: Any) -> dict[str, list[int]]:
     for tp in sorted(app.consumer.assignment()):
         assigned.setdefault(tp.topic, []).append(tp.partition)
     return assigned
-
-
-def _json(answer: Any, status: int = 200) -> Response:
-    return Response(body=json.dumps(answer).encode(), status=status, content_type="application/json")

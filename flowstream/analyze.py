@@ -15,7 +15,7 @@ from flowstream.links import LinkTable
 from flowstream.operators import Result, Said
 from flowstream.pipeline import FilePipeline, Ledger, decode_context, in_batches
 from flowstream.recordings import Recording, RecordingError
-from flowstream.results import column_to_json, to_json
+from flowstream.results import KEPT, column_to_json, to_json
 from flowstream.settings import Settings
 from flowstream.topics import STREAMS
 from flowstream.topology import Topology
@@ -35,8 +35,10 @@ class ResultFiles:
                     (folder / f"{stream}.jsonl").unlink(missing_ok=True)
 
     def write(self, said: Iterable[Said]) -> None:
-        """Append results, one line each."""
+        """Append results, one line each; what operators keep for themselves is none."""
         for results in said:
+            if results.stream in KEPT:
+                continue
             lines = (
                 [to_json(results.stream, results.value)]
                 if isinstance(results, Result)

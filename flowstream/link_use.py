@@ -2,7 +2,7 @@
 
 It merges the partials of cube ``INTERFACE`` (``flowstream/wire_load.py``). An interval is told when nothing can come
 for it any more: at its end for exporters of packet samples, ``spread_max_s`` later for those that send flow records,
-whose totals come after the fact. Bytes that come for an interval already told are counted in the exporter's next record.
+whose totals come after the fact. What comes for an interval already told is counted in the exporter's next record.
 ``docs/link-use.md`` says what is promised, and what the words in the results mean.
 """
 

@@ -13,16 +13,21 @@ from flowstream.partials import PartialBatch
 from flowstream.partition_work import PartitionWork
 from flowstream.settings import Settings
 from flowstream.shared_links import SharedLinks
+from flowstream.talkers import TopTalkers
 from flowstream.topology import Topology
 
 
 def build_merging_operators(settings: Settings, links: LinkTable) -> list[Operator[PartialBatch]]:
     """Build the enabled operators of the second stage; the topology is given with ``replace_tables``."""
     built: list[Operator[PartialBatch]] = []
-    if "links" in settings.analyses:
-        built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
-    if "paths" in settings.analyses:
-        built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
+    for analysis in settings.analyses:
+        if analysis == "talkers":
+            config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
+            built.append(TopTalkers(config, settings.pane_ns))
+        elif analysis == "links":
+            built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
+        elif analysis == "paths":
+            built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
     return built
 
 

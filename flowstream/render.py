@@ -130,6 +130,39 @@ def _sources(value: Mapping[str, Any]) -> str:
     return f"{time_text(value['window_start_ns'])} {len(rows)} sources: {named}"
 
 
+def talker_text(by: str, entry: Mapping[str, Any]) -> str:
+    """Return what a key of top talkers is: ``10.0.1.10 > 10.0.3.10``, ``tcp/443``, ``AS64512 > AS64513``."""
+    proto = PROTOCOLS.get(entry["proto"], entry["proto"])
+    if by == "conversation":
+        return flow_text(entry)
+    if by == "pair":
+        return f"{entry['src_addr']} > {entry['dst_addr']}"
+    if by == "port":
+        return f"{proto}/{entry['port']}"
+    if by == "as":
+        return f"AS{entry['src_as']} > AS{entry['dst_as']}"
+    if by == "interface":
+        return f"{entry['exporter']} if {entry['in_if']}"
+    return str({"source": entry["src_addr"], "destination": entry["dst_addr"], "protocol": proto}[by])
+
+
+def _talkers(value: Mapping[str, Any]) -> str:
+    ranked_by, length_ns = value["ranked_by"], value["window_end_ns"] - value["window_start_ns"]
+    shown = []
+    for entry in value["top"][:5]:
+        figure = f"{entry['bytes_low']:,} to {entry['bytes_high']:,} bytes, not enough samples"
+        if entry[ranked_by] is not None:
+            figure = f"{entry[ranked_by]:,} {ranked_by} {entry['share']:.0%}"
+            if ranked_by == "bytes":
+                figure += f" [{entry['bytes_low']:,} to {entry['bytes_high']:,}]"
+        shown.append(f"{talker_text(value['by'], entry)} {figure}")
+    cut = max(0, value["covered_from_ns"] - value["window_start_ns"])
+    return (
+        f"{time_text(value['window_end_ns'])} {duration_text(length_ns)}{' (the log began within it)' if cut else ''}, "
+        f"{value['keys']:,} by {value['by']}: {'; '.join(shown)}"
+    )
+
+
 def _load(port: Mapping[str, Any]) -> str:
     """Return an interface, its direction and its load, bounds alone where there are not enough samples."""
     name = port["name"] or f"if {port['if_index']}"
@@ -177,6 +210,7 @@ _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "elephant-links": _elephant_link,
     "distances": _distances,
     "sources": _sources,
+    "talkers": _talkers,
     "link-use": _link_use,
     "link-use-percentiles": _link_percentiles,
     "link-events": _link_event,

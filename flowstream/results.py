@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from flowstream import schemas
+from flowstream import schemas, talker_steps
 from flowstream.avro_json import JsonWriter
 from flowstream.byte_column import ByteColumn
 from flowstream.operators import Result, Results
@@ -40,6 +40,9 @@ def _unpack_sources(value: dict[str, Any]) -> dict[str, Any]:
     rows = list(SourceBlock.from_value(value).rows())
     return {name: value[name] for name in ("window_start_ns", "window_end_ns", "count")} | {"sources": rows}
 
+
+#: Streams of what operators keep: for themselves to read, so always in Avro, single-object.
+KEPT = frozenset({talker_steps.STREAM})
 
 _SCHEMAS: Mapping[str, str] = {
     "dead-letters": "dead_letter",
@@ -104,9 +107,11 @@ class ResultEncoder:
 
     def encode_value(self, stream: str, value: dict[str, Any]) -> bytes:
         """Return a value of a stream in bytes."""
+        schema = schema_name(stream)
+        if stream in KEPT:
+            return schemas.single_object_encode(schema, value)
         if self._json:
             return to_json(stream, value)
-        schema = schema_name(stream)
         return self._frame(schema, schemas.encode_body(schema, value))
 
     def _frame(self, name: str, body: bytes) -> bytes:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from flowstream.features import feature_names
 from flowstream.link_use import LinkUseConfig
+from flowstream.talker_results import Wanted
+from flowstream.talkers import TalkersConfig
 
 Analysis = Literal["distances", "elephants", "sources", "quality", "talkers", "links", "paths"]
 #: Those whose results are merged from the partials of flows partitions.
 MERGED = frozenset({"talkers", "links", "paths"})
 WireFormat = Literal["goflow", "goflow-json", "avro", "flow-event-json", "suricata-eve"]
+TalkersBy = Literal["source", "destination", "pair", "conversation", "port", "protocol", "as", "interface"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -174,6 +178,40 @@ class InputQuality(Section):
     """Counts of doubtful rows per exporter."""
 
     size_s: Seconds = Field(60.0, description="window length")
+
+
+class TalkersWindow(Section):
+    """A window of top talkers."""
+
+    size_s: Seconds = Field(description="window length")
+    step_s: Seconds = Field(description="it slides by this much")
+
+
+class Talkers(Section):
+    """Who sends most, in windows that slide."""
+
+    windows: tuple[TalkersWindow, ...] = Field(
+        (
+            TalkersWindow(size_s=60.0, step_s=10.0),
+            TalkersWindow(size_s=3600.0, step_s=60.0),
+            TalkersWindow(size_s=86_400.0, step_s=900.0),
+        ),
+        min_length=1,
+        description="lengths of the windows, and by how much each slides; every step is a multiple of the shorter ones",
+    )
+    by: tuple[TalkersBy, ...] = Field(get_args(TalkersBy), min_length=1, description="what rows are grouped by")
+    rank: tuple[Literal["bytes", "packets", "records"], ...] = Field(
+        ("bytes", "packets", "records"), min_length=1, description="what the largest are ranked by"
+    )
+    count: int = Field(20, ge=1, le=10_000, description="how many are said of each window, grouping and ranking")
+    keys_max: int = Field(
+        1_000_000, ge=3, le=100_000_000, description="keys of a step and of a window beyond which sums have an error"
+    )
+
+    def config(self, panes: Callable[[float], int], samples_min: float) -> TalkersConfig:
+        """Return the operator's configuration; SettingsError where windows cannot be put together."""
+        windows = tuple((panes(window.size_s), panes(window.step_s)) for window in self.windows)
+        return TalkersConfig(windows, self.by, self.keys_max, Wanted(self.rank, self.count, samples_min))
 
 
 class LinkUse(Section):

@@ -37,6 +37,7 @@ from flowstream.setting_tables import (
     Sampling,
     Section,
     Sources,
+    Talkers,
     Time,
     Topics,
     Web,
@@ -79,6 +80,7 @@ class Settings(BaseSettings):
     paths: Paths = Paths()
     sources: Sources = Sources()
     quality: InputQuality = InputQuality()
+    talkers: Talkers = Talkers()
     link_use: LinkUse = LinkUse()
     output: Output = Output()
     web: Web = Web()
@@ -104,6 +106,8 @@ class Settings(BaseSettings):
             ("paths.size_s", self.paths.size_s),
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
+            *(("talkers.windows size_s", window.size_s) for window in self.talkers.windows),
+            *(("talkers.windows step_s", window.step_s) for window in self.talkers.windows),
             ("link_use.interval_s", self.link_use.interval_s),
         ):
             panes = length_s / self.time.pane_s
@@ -120,6 +124,7 @@ class Settings(BaseSettings):
                 f"window with distances.pairs = 'all' and pair_form = 'records'; lower it to 2001"
             )
         try:
+            self.talkers.config(self.panes, self.sampling.samples_min)
             self.link_use.config(self.sampling.samples_min)
         except SettingsError as error:
             raise ValueError(str(error)) from error
@@ -155,7 +160,8 @@ class Settings(BaseSettings):
         told = self.model_dump_json(
             include={
                 "inputs": True, "analyses": True, "time": True, "sampling": True, "distances": True, "elephants": True,
-                "sources": {"size_s", "distances"}, "quality": True, "link_use": True, "paths": True,
+                "sources": {"size_s", "distances"}, "quality": True, "talkers": True, "link_use": True,
+                "paths": True,
                 "topics": {"partitions"},
             }
         )  # fmt: skip

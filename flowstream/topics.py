@@ -20,6 +20,8 @@ STREAMS: Mapping[str, str] = {
     "elephant-links": "paths",
     "sources": "sources",
     "input-quality": "quality",
+    "talkers": "talkers",
+    "talker-steps": "talkers",
     "link-use": "links",
     "link-use-percentiles": "links",
     "link-events": "links",
@@ -68,6 +70,10 @@ def specs(settings: Settings) -> list[TopicSpec]:
     late = {**kept, "max.message.bytes": str(BLOCK_BYTES_MAX)}
     upserted = {**kept, "cleanup.policy": "compact,delete"}
     wide = {**upserted, "max.message.bytes": str(BLOCK_BYTES_MAX)}
+    # Steps are wanted for as long as windows reach back, also by a worker that comes back after some time.
+    longest_h = max(window.size_s for window in settings.talkers.windows) / 3600
+    steps_ms = int((2 * longest_h + settings.topics.results_retention_hours) * hour_ms)
+    steps = {**wide, "retention.ms": str(steps_ms)}
     compacted = {"cleanup.policy": "compact"}
     count = settings.topics.partitions
     made = [
@@ -91,13 +97,15 @@ def specs(settings: Settings) -> list[TopicSpec]:
         "elephant-links": "elephants that share a link",
         "sources": "table of sources per window",
         "input-quality": "doubtful rows per exporter",
+        "talkers": "top talkers per window, grouping and ranking",
+        "talker-steps": "what windows of talkers are put together from",
         "link-use": "load of interfaces per exporter and interval",
         "link-use-percentiles": "95th percentiles of it per exporter, hour and day",
         "link-events": "links over the threshold",
     }
     for stream, purpose in purposes.items():
         if STREAMS[stream] in settings.analyses:
-            config = wide if stream in WIDE else upserted
+            config = steps if stream == "talker-steps" else wide if stream in WIDE else upserted
             made.append(TopicSpec(name(settings, stream), purpose, stream.replace("-", "_"), count, config))
     return made
 

@@ -12,7 +12,7 @@ from flowstream.link_use import LinkUse, LinkUseConfig
 from flowstream.operators import Pane, Result, one_by_one
 from flowstream.partials import Cube, PartialBatch
 from flowstream.wire_load import WireLoadConfig, interface_partials
-from tests.builders import flows
+from tests.builders import T0_NS, flows
 
 SECOND = 10**9
 Rows = Sequence[dict[str, Any]]
@@ -78,3 +78,13 @@ def ports(results: Sequence[Result], stream: str = "link-use") -> dict[tuple[int
         if r.stream == stream
         for port in r.value["interfaces"]
     }
+
+
+def loads(levels: Sequence[float], per_interval: int = 10, start_ns: int = T0_NS) -> list[dict[str, Any]]:
+    """Return samples that load port 1, of 100 Mb/s, by so much in one interval after the other."""
+    rows = []
+    for n, level in enumerate(levels):
+        packet = round(level * 100e6 / 8 * 10 / per_interval / 1000)
+        times = [start_ns + n * 10 * SECOND + k * SECOND for k in range(per_interval if level else 0)]
+        rows += [sample(t, packet, 1000, out_if=0x3FFF_FFFF) for t in times]
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from fractions import Fraction
 from typing import Any
@@ -16,9 +17,10 @@ from flowstream.errors import SettingsError, StateError
 from flowstream.link_use import LinkUse, LinkUseConfig
 from flowstream.links import LinkTable
 from tests.builders import T0_NS
-from tests.link_rows import SECOND, merged, ports, record, said, sample
+from tests.link_rows import SECOND, loads, merged, ports, record, said, sample
 
 FIRST = T0_NS // SECOND
+PLAIN = (str, int, float, type(None))
 CONFIG = LinkUseConfig(spread_max_s=60.0)
 LINKS = LinkTable.from_csv(
     "exporter,if_index,name,speed_bps,edge,node,lag\n"
@@ -187,49 +189,6 @@ def test_below_the_floor_of_samples_there_are_bounds_and_no_number():
     assert 0 < port["low_bps"] < 3 * 1500 * 1000 * 8 // 10 < port["high_bps"]
 
 
-def loads(levels: list[float], per_interval: int = 10) -> list[dict[str, Any]]:
-    """Return samples that load port 1, of 100 Mb/s, by so much in one interval after the other."""
-    rows = []
-    for n, level in enumerate(levels):
-        packet = round(level * 100e6 / 8 * 10 / per_interval / 1000)
-        times = [T0_NS + n * 10 * SECOND + k * SECOND for k in range(per_interval if level else 0)]
-        rows += [sample(t, packet, 1000, out_if=0x3FFF_FFFF) for t in times]
-    return rows
-
-
-def happened(levels: list[float], config: LinkUseConfig = CONFIG) -> list[tuple[str, int, int]]:
-    results = said(link_use(config), merged(loads(levels), config, FIRST, 10 * len(levels)))
-    return [
-        (r.value["event"], (r.value["onset_ns"] - T0_NS) // SECOND, (r.value["time_ns"] - T0_NS) // SECOND)
-        for r in results
-        if r.stream == "link-events"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("levels", "events"),
-    [
-        ([0.9, 0.9, 0.9, 0.9], [("onset", 30, 30)]),
-        ([0.9, 0.9, 0.75, 0.9, 0.9], []),  # not long enough
-        ([0.8, 0.8, 0.8, 0.75, 0.75, 0.75, 0.75], [("onset", 30, 30)]),  # between the levels nothing changes
-        ([1.2, 1.2, 1.2, 0.69, 0.69, 0.75, 0.69, 0.69, 0.69], [("onset", 30, 30), ("offset", 30, 90)]),
-        ([0.9, 0.9, 0.9, 0.0, 0.0, 0.0, 0.0], [("onset", 30, 30), ("offset", 30, 60)]),
-        ([0.9] * 3 + [0.1] * 3 + [0.9] * 3, [("onset", 30, 30), ("offset", 30, 60), ("onset", 90, 90)]),
-    ],
-)
-def test_a_link_over_the_threshold_has_a_beginning_and_an_end(levels, events):
-    assert happened(levels) == events
-
-
-def test_a_load_from_too_few_samples_begins_nothing_and_ends_where_its_bound_is_low():
-    few = said(link_use(), merged(loads([0.9] * 6, per_interval=3), CONFIG, FIRST, 60))
-    assert not [r for r in few if r.stream == "link-events"]
-    rows = loads([0.9] * 3)
-    rows += [sample(T0_NS + n * 10 * SECOND, 1500, 1000, out_if=0x3FFF_FFFF) for n in range(3, 7)]
-    events = [r.value["event"] for r in said(link_use(), merged(rows, CONFIG, FIRST, 70)) if r.stream == "link-events"]
-    assert events == ["onset", "offset"]
-
-
 def test_ports_over_the_limit_are_refused_and_counted():
     config = LinkUseConfig(ports_max=4)
     rows = [sample(T0_NS + SECOND * (n // 10), 1000, in_if=1 + n % 10, out_if=20) for n in range(60)]
@@ -287,3 +246,22 @@ def test_values_fit_their_schemas():
     for result in results:
         name = result.stream.replace("-", "_")
         assert schemas.decode_body(name, schemas.encode_body(name, result.value)) == result.value
+
+
+def test_it_keeps_the_contract_of_operators():
+    """Plain values under keys of their own, for a time that was reached; and input rows stay as they are."""
+    operator, keys = link_use(), set()
+    panes = merged(traffic(8) + loads([1.0] * 6), CONFIG, FIRST, 200, 2)
+    for pane in panes:
+        for column in pane.rows.columns.values():
+            column.setflags(write=False)
+        quiet, before = operator.quiet and not len(pane.rows), operator.snapshot()
+        for result in operator.process([pane]):
+            assert not quiet
+            assert result.time_ns <= pane.end_ns
+            json.dumps(result.value, allow_nan=False)
+            keys.add((result.stream, result.key))
+            assert not [v for port in result.value.get("interfaces", ()) for v in port.values() if type(v) not in PLAIN]
+        assert not quiet or operator.snapshot() == before
+    assert operator.quiet
+    assert len(keys) == len(said(link_use(), panes))

@@ -21,7 +21,7 @@ from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result, one_by_one
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.recordings import Recording
-from flowstream.results import ResultEncoder, schema_name, to_json, unpack
+from flowstream.results import KEPT, ResultEncoder, schema_name, to_json, unpack
 from flowstream.settings import Settings
 from flowstream.topics import STREAMS, specs, stream_of
 from tests.builders import T0_NS, delimited, flows, goflow2_v2
@@ -32,6 +32,7 @@ COLUMNS_OF_SOURCES = (
     "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets", "dst_addrs",
     "distance_p999",
 )  # fmt: skip
+RESULTS = sorted(set(STREAMS) - KEPT)
 PAIR_KEYS = ["eventid_1", "ts_flow1", "eventid_2", "ts_flow2", "distance", "ts_output"]
 
 
@@ -44,7 +45,10 @@ def said() -> dict[str, list[Result]]:
     time_ns = 1_795_224_797_500_000_000
     messages.insert(10, delimited(goflow2_v2(sampling_rate=0, time_received_ns=time_ns, bytes=0)))
     for pairs, form in (("tail", "records"), ("all", "blocks")):
-        chosen = Settings(distances={"pairs": pairs, "pair_form": form})
+        chosen = Settings(
+            analyses=("distances", "elephants", "sources", "quality", "talkers"),
+            distances={"pairs": pairs, "pair_form": form},
+        )
         pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
         for payloads in in_batches(messages):
             for result in one_by_one(pipeline.feed(payloads)):
@@ -62,7 +66,7 @@ def test_every_stream_is_said_by_the_recording():
     assert set(said()) == set(STREAMS)
 
 
-@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("stream", RESULTS)
 def test_both_avro_framings_read_back_as_what_was_said(stream):
     parsed = fastavro.parse_schema(independent_schema(stream))
     for result in said()[stream][:50]:
@@ -73,6 +77,14 @@ def test_both_avro_framings_read_back_as_what_was_said(stream):
         assert alone[10:] == framed[5:]
         assert fastavro.schemaless_reader(io.BytesIO(framed[5:]), parsed) == result.value
         assert schemas.single_object_decode(alone) == (schema_name(stream), result.value)
+
+
+@pytest.mark.parametrize("stream", sorted(KEPT))
+@pytest.mark.parametrize("form", ["avro", "json"])
+def test_what_an_operator_keeps_is_the_same_avro_whatever_form_results_have(stream, form):
+    encoder = ResultEncoder(form, {schema_name(stream): 7})
+    for result in said()[stream]:
+        assert schemas.single_object_decode(encoder.encode(result)) == (schema_name(stream), result.value)
 
 
 COLUMNS = [
@@ -114,7 +126,7 @@ def test_a_schema_without_a_registry_id_goes_out_as_single_object():
     assert encoder.encode(said()["elephants"][0])[:2] == b"\xc3\x01"
 
 
-@pytest.mark.parametrize("stream", STREAMS)
+@pytest.mark.parametrize("stream", RESULTS)
 def test_json_has_the_keys_of_the_schema_in_their_order(stream):
     fields = [f["name"] for f in independent_schema(stream)["fields"]]
     packed = {"src_addr", *COLUMNS_OF_SOURCES} if stream == "sources" else set()
@@ -126,7 +138,7 @@ def test_json_has_the_keys_of_the_schema_in_their_order(stream):
         assert encoded == to_json(stream, result.value)
 
 
-@pytest.mark.parametrize("stream", sorted(set(STREAMS) - {"sources"}))
+@pytest.mark.parametrize("stream", sorted({*RESULTS} - {"sources"}))
 def test_json_says_what_the_value_says_but_for_packed_columns(stream):
     for result in said()[stream][:50]:
         read = json.loads(to_json(stream, result.value))
