@@ -127,10 +127,8 @@ async def _show(out: Console, settings: Settings, root: Path, folder: Path, seco
     topology = read_topology(root / TOPOLOGY)
     await send_links(settings, links)
     await send_topology(settings, topology)
-    out.print(
-        f"[bold]Topics[/] {settings.topics.prefix}.*.v1, {len(links)} link capacities and {len(topology)} cables loaded",
-        highlight=False,
-    )
+    loaded = f"{len(links)} link capacities and {len(topology)} cables loaded"
+    out.print(f"[bold]Topics[/] {settings.topics.prefix}.*.v1, {loaded}", highlight=False)
     async with _worker(settings, folder) as (url, session):
         pages = "  ".join(f"{url}/{page}" for page in ("metrics", "sources", "talkers", "health"))
         out.print(f"[bold]Worker[/] is ready: {pages}", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ def test_every_command_has_help_with_an_example_that_it_would_take(path, monkeyp
     with click.Context(command, info_name="flowstream " + " ".join(path)) as context:
         text = command.get_help(context)
     example = next(line for line in text.splitlines() if "Example: " in line)
-    words = example.split("Example: ")[1].split()
+    words = shlex.split(example.split("Example: ")[1])
     assert words[: 1 + len(path)] == ["flowstream", *path]
     command.make_context(" ".join(path), words[1 + len(path) :])
     options = [p for p in command.params if isinstance(p, click.Option)]

@@ -37,6 +37,7 @@ from flowstream.record_batches import LegacyBatch
 from flowstream.recordings import Recording
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+from flowstream.topology import Topology
 from tests.agents.fakes import FakeProgressLog
 from tests.builders import delimited, goflow2_v2
 
@@ -166,9 +167,9 @@ class Run:
         await agent.settle()
 
     async def analyse(self) -> None:
-        links = SimpleNamespace(table=LinkTable.from_path(DATA / "clos_links.csv"))
+        inventory = SimpleNamespace(links=LinkTable.from_path(DATA / "clos_links.csv"), topology=Topology())
         delivery = AtLeastOnce(self.publisher, StoredProgress(self.publisher))  # type: ignore[arg-type]
-        agent = AnalysesAgent(self.context, self.tables, links, delivery)  # type: ignore[arg-type]
+        agent = AnalysesAgent(self.context, self.tables, inventory, delivery)  # type: ignore[arg-type]
         for partition in range(2):
             flows = TP("flowstream.flows.v1", partition)
             blocks = [record.value for record in self.publisher.sent[flows]]
