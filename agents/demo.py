@@ -18,7 +18,7 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from agents.admin import create_topics
+from agents.admin import changelogs, create_topics
 from agents.broker import LocalBroker
 from agents.client import client_options
 from agents.kafka_node import free_port
@@ -163,10 +163,10 @@ async def _touch_topics(settings: Settings) -> None:
     """Ask for the topics' metadata: a mock cluster makes topics that way and no other."""
     from aiokafka import AIOKafkaConsumer  # noqa: PLC0415
 
-    changelogs = [f"{settings.app}-{table}-changelog" for table in ("progress", "sources")]
+    state = [spec.name for spec in changelogs(settings)]
     client = AIOKafkaConsumer(**client_options(settings.kafka))
     await client.start()
-    for topic in [settings.inputs[0].topic, *changelogs, *(s.name for s in specs(settings))]:
+    for topic in [settings.inputs[0].topic, *state, *(s.name for s in specs(settings))]:
         await client._client._wait_on_metadata(topic)  # noqa: SLF001
     await client.stop()
 
