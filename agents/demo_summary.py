@@ -74,7 +74,8 @@ def _links(records: Sequence[dict[str, Any]]) -> Table:
             name = (f"{record['node'] or record['exporter']}[{port['name'] or port['if_index']}]", port["direction"])
             if port["share"] is not None and port["share"] > peaks.get(name, (0.0,))[0]:
                 peaks[name] = (port["share"], port, record["window_start_ns"])
-    for (port_name, direction), (share, port, start_ns) in sorted(peaks.items(), key=lambda peak: -peak[1][0])[:LISTED]:
+    fullest = sorted(peaks.items(), key=lambda peak: -peak[1][0])[:LISTED]
+    for (port_name, direction), (share, port, start_ns) in fullest:
         interval = f"{rate_text(port['low_bps'])} to {rate_text(port['high_bps'])}"
         table.add_row(
             f"{port_name} {direction}", rate_text(port["rate_bps"]), interval, f"{share:.0%}", time_text(start_ns)

@@ -154,7 +154,8 @@ async def discard(live: Settings, replay_name: str) -> list[str]:
     topics = {
         topic for topic in await list_topics(live) if topic.endswith(f".{replay_name}") and stream_of(live, topic)
     }
-    kept = {progress_topic(app), progress_topic(app, "merges"), f"{app}-sources-changelog"}
+    kept = {progress_topic(app), progress_topic(app, "merges")}
+    kept |= {f"{app}-{table}-changelog" for table in ("sources", "talkers")}
     tables = kept & await list_topics(live)
     if state is None and not topics and not tables:
         raise ReplayError(f"app {live.app} has no replay {replay_name}")

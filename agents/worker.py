@@ -16,6 +16,7 @@ from agents.registry import register_schemas
 from agents.web_guard import bearer_token
 from flowstream.app_state import Role
 from flowstream.errors import BrokerError, SettingsError
+from flowstream.setting_tables import MERGED
 from flowstream.settings import Settings
 from flowstream.warmup import warm_up
 
@@ -54,6 +55,8 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
     unknown = set(agents) - set(ALL_AGENTS)
     if unknown or not agents:
         raise SettingsError(f"--agents {','.join(agents)}: there is {' and '.join(ALL_AGENTS)}")
+    if set(agents) == {"merges"} and not settings.is_merging:
+        raise SettingsError(f"--agents merges: nothing is merged; add {', '.join(sorted(MERGED))} to analyses")
     level = logging.getLevelNamesMapping().get(log_level.upper())
     if level is None:
         raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")

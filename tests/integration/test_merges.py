@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from flowstream.links import LinkTable
 from flowstream.operators import one_by_one
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.results import ResultEncoder
-from tests.integration.kafka import read_all
-from tests.integration.lab import Lab
+from tests.integration.kafka import committed, read_all
+from tests.integration.lab import Lab, Worker
 from tests.integration.test_pipeline import LINKS, recorded
+from tests.integration.test_replay import command
 from tests.waiting import wait_for
 
 ANALYSES = ["elephants", "links"]
@@ -67,10 +69,52 @@ def test_one_two_and_three_workers_of_which_one_is_killed_merge_what_a_file_does
     wait_for(lambda: first.metric("partials_applied_total") > 500, "the only worker to merge", 60)
     second = lab.worker(AGENTS, FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="50000")
     lab.send(values[7_000:14_000])
-    wait_for(lambda: second.metric("partials_applied_total") > 200, "the second worker to merge", 60)
+    wait_for(lambda: second.metric("rows_applied_total") > 200, "the second worker to sum up", 90)
     first.kill()
     third = lab.worker(AGENTS)
     lab.send(values[14_000:])
     lab.worker(AGENTS)
     wait_for(lambda: before(from_kafka(lab), end) == before(expected, end), "the merges of the file pipeline", 120)
     assert third.metric("block_gaps_total") == third.metric("partials_late_total") == 0
+
+
+def caught_up(lab: Lab, worker: Worker, sent: int) -> None:
+    """Wait until a worker has read everything, and stop it."""
+    wait_for(lambda: committed(lab.broker, lab.app).get((lab.raw, 0), (0, ""))[0] == sent, "the raw commit", 90)
+    wait_for(lambda: worker.metric("partials_panes_closed_total") and not worker.metric("offset_lag"), "no lag", 60)
+    assert worker.stop() == 0
+
+
+def test_a_promotion_and_a_reset_in_place_lose_and_repeat_nothing_that_is_merged(lab: Lab) -> None:
+    values = recorded()
+    expected = from_file(lab, values)
+    end = str(max(int(key.split(b"|")[0]) for _, key in expected) - 25 * 10**9).encode()
+    lab.prepare(LINKS, raw_partitions=1)
+    lab.send(values[:8_000])
+    caught_up(lab, lab.worker(AGENTS), 8_000)
+    command(lab, "replay", "--name", "next", "--from", "earliest", "--workers", "0")
+    ours = [sys.executable, "-m", "flowstream.cli", "worker"]
+    lab.send(values[8_000:12_000])
+    ingest = lab.worker("ingest")
+    wait_for(lambda: committed(lab.broker, lab.app)[lab.raw, 0][0] == 12_000, "the raw commit")
+    assert ingest.stop() == 0
+    caught_up(lab, lab.worker(command=[*ours, "--replay", "next"]), 12_000)
+    assert f"app {lab.app} is behind" in command(lab, "promote", "next")
+    for stream in SAID:
+        keys = [(r.partition, r.key) for r in read_all(lab.broker, lab.topic(stream))]
+        assert len(keys) == len(set(keys)), stream
+    lab.environment["FLOWSTREAM_APP"] = f"{lab.app}-next"
+    assert "partials_suffix=next" in command(lab, "worker", code=2)
+    lab.environment["FLOWSTREAM_TOPICS__PARTIALS_SUFFIX"] = "next"
+    lab.send(values[12_000:])
+    promoted = lab.worker(AGENTS)
+    wait_for(lambda: before(from_kafka(lab), end) == before(expected, end), "the merges of one run", 90)
+    assert promoted.metric("block_gaps_total") == promoted.metric("partials_late_total") == 0
+    assert promoted.stop() == 0
+    counts = {stream: len(read_all(lab.broker, lab.topic(stream))) for stream in SAID}
+    command(lab, "replay", "--in-place", "--from", "earliest", "--yes")
+    lab.worker(AGENTS)
+    wait_for(
+        lambda: all(len(read_all(lab.broker, lab.topic(s))) >= 2 * counts[s] for s in SAID), "all of it again", 90
+    )  # fmt: skip
+    assert before(from_kafka(lab), end) == before(expected, end)
