@@ -32,10 +32,12 @@ class MergedSums:
             own = sums.setdefault(tuple(int(rows.column(key)[at]) for key in KEYS), [0, 0, 0])
             for index, column in enumerate(("bytes", "packets", "records")):
                 own[index] += int(rows.column(column)[at])
-        return [
-            Result("sources", f"{pane.start_ns}|{key}", pane.end_ns, {"sums": own, "panes": self.panes})
-            for key, own in sorted(sums.items())
-        ]
+        said: list[Said] = []
+        for key, own in sorted(sums.items()):
+            value = {"sums": own, "panes": self.panes}
+            # There is no schema of this: the body is what would be sent.
+            said.append(Result("sources", f"{pane.start_ns}|{key}", pane.end_ns, value, json.dumps(value).encode()))
+        return said
 
     def snapshot(self) -> bytes:
         """Return how many panes with rows there were."""

@@ -70,7 +70,7 @@ def test_a_refusal_is_one_line_and_says_what_to_do() -> None:
         )
         assert said is None or ("\n" not in said and len(said) > 20)
         if said is not None and state == "replaced":
-            assert "app=a-b, distances.scaling=log" in said
+            assert "app=a-b, topics.partials_suffix=b, distances.scaling=log" in said
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_the_lines_of_a_promoted_app_are_toml_that_gives_its_settings(file: Path
     merged = load(file, **set_there)
     replayed = settings_of_replay(file, "tuned", assignments, from_raw=True)
     wanted = replayed.model_dump()
-    assert merged.model_dump() == wanted | {"topics": wanted["topics"] | {"suffix": ""}}
+    assert merged.model_dump() == wanted | {"topics": wanted["topics"] | {"suffix": "", "partials_suffix": "tuned"}}
 
 
 def test_a_value_may_be_json_or_text() -> None:
