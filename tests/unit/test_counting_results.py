@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flowstream.batch import FlowBatch, address_text
+from flowstream.counting import Rule
 from flowstream.counting_results import CountingResults
 from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.decode import Payloads, decode
@@ -19,12 +20,13 @@ from flowstream.estimate import estimates, of_packets
 from flowstream.export_loss import Loss, correction, overall, widening
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result, one_by_one
+from flowstream.partial_blocks import PartialsOperator, Route
 from flowstream.partials import Cube, PartialBatch
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.recordings import Recording
 from flowstream.sequence_gaps import LossTracker
 from flowstream.settings import Settings
-from tests.partial_rows import SECOND, summed
+from tests.partial_rows import SECOND, pane_of, summed
 
 RECORDED = Path(__file__).resolve().parents[1] / "data"
 LINKS = LinkTable.from_path(RECORDED / "clos_links.csv")
@@ -186,3 +188,15 @@ def test_both_stages_say_the_same_over_any_number_of_partitions_and_say_it_once(
         for word in np.unique(rows.exporter[:, 1])
     }
     assert exporters == spans
+
+
+def test_sequence_numbers_go_to_every_partition_and_all_else_to_one():
+    operator = PartialsOperator(CubesOf(CubesConfig(), LinkTable()), SECOND, Route("flows", 0, 3))
+    operator.links = LINKS  # the table that is put in its place is the one that says what counts
+    pane = pane_of(fabric().take(slice(0, 500)))
+    operator.process([pane])
+    told = [block.rows for _, block in operator.take(pane.index + 1)]
+    cubes = [set(rows.cube.tolist()) for rows in told]
+    assert set.intersection(*cubes) == {Cube.SEQUENCE}
+    assert sum(map(len, cubes)) == len(CubesConfig().cubes) + len(told) - 1
+    assert {int(k) >> 1 for rows in told for k in rows.key_0[rows.cube == Cube.COUNTING]} == {Rule.EDGE}
