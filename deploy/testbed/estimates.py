@@ -56,7 +56,7 @@ def source_estimates(rows: FlowBatch, links: LinkTable, window_ns: int) -> Mappi
     total, squares = groups.sum(weight), groups.sum(weight * weight)
     most = np.maximum.reduceat(weight[groups.order], groups.bounds[:-1]) if len(groups) else weight[:0]
     # One more sample could have been of a full frame, whatever the few that were seen are of: with the largest of
-    # those in its place, 91.6 % of stated source-windows hold the truth instead of 96.7 % (docs/testbed.md).
+    # those in its place, 91.6 % of stated source-windows hold the truth instead of 96.0 % (docs/testbed.md).
     full = np.maximum.reduceat(rate[groups.order], groups.bounds[:-1]) * FRAME_BYTES if len(groups) else most
     low, high = rate_interval(total, squares, np.maximum(most, full))
     return {

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agents.admin import create_topics
 from agents.broker import LocalBroker
 from agents.kafka_node import free_port
@@ -133,12 +135,12 @@ async def _save(settings: Settings, folder: Path) -> list[str]:
 
 
 async def _save_stream(settings: Settings, stream: str, folder: Path) -> None:
-    with (folder / f"{stream}.jsonl").open("w") as file:
+    with (folder / f"{stream}.jsonl").open("wb") as file:
         topic = name(settings, stream)
         async for record, value in read_topic(settings, topic, from_beginning=True, to_end=True):
             # Keys such as a window's start are unique within a partition only.
             key = f"{record.partition}|{(record.key or b'').decode(errors='replace')}"
-            file.write(json.dumps({"key": key, **value}) + "\n")
+            file.write(msgspec.json.encode({"key": key, **value}) + b"\n")  # bytes become base64
 
 
 def read_results(folder: Path, stream: str) -> list[dict[str, Any]]:
