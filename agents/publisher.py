@@ -8,12 +8,14 @@ each of the records that come in columns.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError, ProducerClosed
 
 from agents.client import client_options
 from agents.heard import Heard
@@ -31,6 +33,8 @@ BATCHES_AT_ONCE = 8
 #: The broker gives a transaction up after this. Consumers wait for one whose worker has died until the next owner of
 #: its partition takes it over, and as long as this where nobody does. The results of one step must get through in it.
 TRANSACTION_TIMEOUT_MS = 300_000
+
+log = logging.getLogger(__name__)
 
 
 class Outgoing(NamedTuple):
@@ -189,10 +193,27 @@ class Publisher:
         more = True
         while more:
             made = await asyncio.to_thread(_some, batches)
-            for topic, partition, batch in made:
-                sent.append(await self._producer.send_batch(batch, topic, partition=partition))
+            sent += [await self._queue(one) for one in made]
             more = len(made) == BATCHES_AT_ONCE
         return asyncio.gather(*sent)
+
+    async def _queue(self, one: ToSend) -> asyncio.Future[Any]:
+        """Queue a batch behind those of its partition, however long these wait for a broker.
+
+        aiokafka waits for the request timeout and then says that it has not taken the batch. In a transaction the
+        first batches wait until a broker has answered which partitions it will touch.
+        """
+        while True:
+            if self._producer is None:
+                raise ProducerClosed
+            try:
+                queued: asyncio.Future[Any] = await self._producer.send_batch(
+                    one.batch, one.topic, partition=one.partition
+                )
+            except KafkaTimeoutError:
+                log.warning("%s-%d: batches wait for a broker", one.topic, one.partition)
+            else:
+                return queued
 
 
 def _some(batches: Iterator[ToSend]) -> list[ToSend]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import shutil
 import sys
 import uuid
@@ -23,6 +24,7 @@ FOLDER = Path(".flowstream/faults")
 
 def main() -> int:
     """Run what was asked for."""
+    faulthandler.enable()  # where librdkafka ends the process, it is said in which call
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--only", default="", metavar="2,5", help="numbers of the scenarios to run")
     parser.add_argument("--quick", action="store_true", help="the quick scenarios, in their short form")

@@ -156,6 +156,7 @@ def _bomb(rig: Rig, codec: str, size: int) -> None:
         on_delivery=lambda error, _: refused.append(str(error)) if error is not None else None,
     )  # fmt: skip
     assert not producer.flush(120)
+    producer.close()
     assert not refused, f"the broker took no {codec} bomb: {refused}"
 
 
@@ -164,6 +165,7 @@ def _put(rig: Rig, topic: str, values: list[bytes]) -> None:
     for value in values:
         producer.produce(topic, value, partition=0)
     assert not producer.flush(60)
+    producer.close()
 
 
 def _letters(rig: Rig) -> dict[tuple[str, int, int], str]:
