@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flowstream.analysis import Analysis, Bounds, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, decode_partials, encode_block
-from flowstream.cubes import CubesOf
+from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.errors import StateError
 from flowstream.ingest import route
 from flowstream.links import LinkTable
@@ -114,7 +114,9 @@ class FirstStage:
         partitions = len(self.partials)
         said = None if progress is None else progress.closed
         route_ = Route("flows", self.partition, partitions)
-        self.operator = PartialsOperator(CubesOf(LinkTable()), S, route_, said, self.rows_max)
+        self.operator = PartialsOperator(
+            CubesOf(CubesConfig(frozenset(PLAIN)), LinkTable()), S, route_, said, self.rows_max
+        )
         self.analysis = Analysis([self.operator], S, progress, self.bounds)
         self.at = 0 if progress is None else progress.position
 
