@@ -152,7 +152,7 @@ class LinkState:
         """Return the state that ``to_bytes`` wrote; StateError where it did not, or with other settings."""
         try:
             told = msgspec.msgpack.decode(raw, type=_Snapshot)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise StateError(f"{NAME}: the snapshot is not one of ours: {error}") from error
         if (told.operator, told.version, told.shape, told.kept) != (NAME, VERSION, shape, kept):
             raise StateError(
