@@ -167,9 +167,9 @@ class Run:
         await agent.settle()
 
     async def analyse(self) -> None:
-        inventory = SimpleNamespace(links=LinkTable.from_path(DATA / "clos_links.csv"), topology=Topology())
         delivery = AtLeastOnce(self.publisher, StoredProgress(self.publisher))  # type: ignore[arg-type]
-        agent = AnalysesAgent(self.context, self.tables, inventory, delivery)  # type: ignore[arg-type]
+        tables = SimpleNamespace(links=LinkTable.from_path(DATA / "clos_links.csv"), topology=Topology())
+        agent = AnalysesAgent(self.context, self.tables, tables, delivery)  # type: ignore[arg-type]
         for partition in range(2):
             flows = TP("flowstream.flows.v1", partition)
             blocks = [record.value for record in self.publisher.sent[flows]]
@@ -178,8 +178,7 @@ class Run:
                 blocks[3:3] = [blocks[2], b"not a block"]
             else:
                 self.lost = blocks.pop(6)
-            self.handed[partition] = blocks
-            self.consumer.ends[flows] = len(blocks) + partition
+            self.handed[partition], self.consumer.ends[flows] = blocks, len(blocks) + partition
             for first in range(0, len(blocks), 4):
                 await agent.take(fetched(flows, blocks[first : first + 4], first, self.consumer))
                 self.batches += 1
