@@ -186,7 +186,10 @@ class AnalysesAgent:
         if opened is None:
             return None
         outlet, progress = opened
-        if progress is not None and progress.position < batch.first_offset:
+        committed = self._context.consumer.committed.get(tp)
+        # Where nothing beyond the position is committed, what lies between are the ends of transactions.
+        is_behind = progress is not None and (committed is None or progress.position < committed.offset)
+        if progress is not None and is_behind and progress.position < batch.first_offset:
             # A worker that did not know it had been replaced may have stored an older record than the
             # committed offset belongs to. What lies between is still in the log: read it again. Faust may
             # move the position back to the committed one meanwhile; then this is said once more.
