@@ -16,6 +16,7 @@ from flowstream.saturation import plus, scaled
 
 COUNTS: Final = ("bytes", "packets", "records")
 SPREAD: Final = ("variance", "weight_max")
+FULL_FRAME_BYTES: Final = 1518  # Ethernet, without tags, with FCS
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -93,7 +94,8 @@ def _weigh(sent, packets, rate, by_packets, counts, spread):  # type: ignore[no-
         weight = float(sent[row]) * float(times)
         samples = float(max(packets[row], np.int64(1))) if by_packets[row] else 1.0
         spread[row, 0] = weight * weight / samples * (1.0 - 1.0 / float(times))
-        spread[row, 1] = weight / samples if times > 1 else 0.0
+        # One more sample could have been of a full frame, whatever the few that were seen are of.
+        spread[row, 1] = max(weight / samples, FULL_FRAME_BYTES * float(times)) if times > 1 else 0.0
 
 
 @bare_njit

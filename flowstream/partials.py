@@ -50,7 +50,7 @@ PARTIAL_COLUMNS: Mapping[str, Column] = {
     "packets": Column("i8", "estimated"),
     "records": Column("i8", "flow records, or samples"),
     "variance": Column("f8", "of the bytes (estimate.rate_interval): 0 where nothing was sampled"),
-    "weight_max": Column("f8", "the largest weight of a sample: its bytes times its sampling rate"),
+    "weight_max": Column("f8", "the largest weight one more sample could have: of what was seen, or a full frame"),
     "bits": Column("u8", "of cube SEQUENCE"),
 }
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.batch import Array, FlowBatch, FlowType, Quality
-from flowstream.cube_sums import Sums
+from flowstream.cube_sums import FULL_FRAME_BYTES, Sums
 from flowstream.hashing import number_groups
 from flowstream.normalise import PSEUDO_IF_MIN
 from flowstream.operators import Pane
@@ -109,7 +109,7 @@ def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int
     start_ns, end_ns = _lives(rows, is_record)
     weight = wire / np.maximum(np.where(is_record, seen, 1), 1)  # of one packet
     variance = weight * wire * (1.0 - 1.0 / rate)
-    weight_max = np.where(rate > 1, weight, 0.0)
+    weight_max = np.where(rate > 1, np.maximum(weight, (FULL_FRAME_BYTES + FRAME_OVERHEAD_BYTES) * rate), 0.0)
 
     room = max(_PARTS, reach[1] - reach[0] + 2)
     place, slot = np.empty(room, np.int64), np.empty(room, np.int64)

@@ -37,7 +37,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def agent(stage: Stage, work: type = module.PartitionAnalysis) -> AnalysesAgent:
-    return AnalysesAgent(stage.context, None, stage.links, stage.delivery, work)  # type: ignore[arg-type]
+    return AnalysesAgent(stage.context, None, stage.inventory, stage.delivery, work)  # type: ignore[arg-type]
 
 
 async def take(stage: Stage, agent: AnalysesAgent, stream: str, values: list[bytes], partition: int = 0) -> None:

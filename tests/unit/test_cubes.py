@@ -95,7 +95,7 @@ def brute_force(rows, counted):
             sums = found[cube, key + (0,) * (len(KEYS) - len(key))]
             for name, value in adds.items():
                 sums[name] += value
-            sums["weight_max"] = max(sums["weight_max"], per_sample if rate > 1 else 0.0)
+            sums["weight_max"] = max(sums["weight_max"], max(per_sample, 1518 * rate) if rate > 1 else 0.0)
         key, bit = sequence_of(row)
         sums = found[Cube.SEQUENCE, key + (0,) * (len(KEYS) - len(key))]
         sums["bytes"] += counts * adds["bytes"]

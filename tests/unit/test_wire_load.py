@@ -79,7 +79,7 @@ def expected(rows: FlowBatch, config: WireLoadConfig, start_ns: int) -> dict[tup
                 cell["packets"] += part_packets
                 cell["records"] += 1
                 cell["variance"] += share * Fraction(total * total, count) * (1 - Fraction(1, rate))
-                cell["weight_max"] = max(cell["weight_max"], total / count if rate > 1 else 0.0)
+                cell["weight_max"] = max(cell["weight_max"], max(total / count, 1538 * rate) if rate > 1 else 0.0)
     return dict(sums)
 
 
