@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import aiohttp
 from rich.console import Console
@@ -28,6 +29,7 @@ from flowstream.errors import BrokerError, FlowstreamError
 from flowstream.links import LinkTable
 from flowstream.recordings import Recording
 from flowstream.render import render_line
+from flowstream.setting_tables import Analysis
 from flowstream.settings import Settings, load
 from flowstream.topics import STREAMS, name, specs, stream_of
 from flowstream.topology_json import read_topology
@@ -54,6 +56,7 @@ def run_demo(out: Console, seconds: int) -> None:
             "FLOWSTREAM_DATA_DIR": str(folder / "worker"),
             "FLOWSTREAM_WEB__PORT": str(port),
             "FLOWSTREAM_TIME__IDLE_AFTER_S": "3",
+            "FLOWSTREAM_ANALYSES": json.dumps(get_args(Analysis)),
         }
         os.environ.update(environment)
         settings = load()

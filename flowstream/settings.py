@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_origin
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -66,7 +66,9 @@ class Settings(BaseSettings):
     inputs: tuple[Input, ...] = Field(
         (Input(topic="flow-messages", format="goflow"),), min_length=1, description="raw topics"
     )
-    analyses: tuple[Analysis, ...] = Field(get_args(Analysis), min_length=1, description="which operators run")
+    analyses: tuple[Analysis, ...] = Field(
+        ("distances", "elephants", "sources", "quality"), min_length=1, description="which operators run"
+    )
     delivery: Literal["at-least-once", "transactional"] = Field(
         "at-least-once", description="of results: repeated after a crash, or each once for who reads committed records"
     )
