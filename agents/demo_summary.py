@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flowstream.render import flow_text, number_text, path_text, rate_text, talker_text, time_text
@@ -60,8 +61,8 @@ def _elephants(seen: Seen) -> Table:
         ways = [way for v in paths if v["flow"] == flow for way in v["paths"]]
         way = max(ways, key=lambda w: (bool(w["complete"]), int(w["hops_seen"])), default=None)
         table.add_row(
-            flow_text(flow), time_text(onset["time_ns"]), rate_text(peak["rate_bps"]), f"{peak['share']:.0%}",
-            "not known" if way is None else path_text(way, flow),
+            escape(flow_text(flow)), time_text(onset["time_ns"]), rate_text(peak["rate_bps"]), f"{peak['share']:.0%}",
+            "not known" if way is None else escape(path_text(way, flow)),
         )  # fmt: skip
     return table
 
@@ -90,7 +91,7 @@ def _talkers(record: dict[str, Any]) -> Table:
         names = dict.fromkeys(("src_addr", "dst_addr", "src_port", "dst_port", "proto", "port")) | entry
         estimate = entry.get("bytes")
         table.add_row(
-            talker_text(record["by"], names), "not enough samples" if estimate is None else f"{estimate:,}",
+            escape(talker_text(record["by"], names)), "not enough samples" if estimate is None else f"{estimate:,}",
             f"{entry['bytes_low']:,} to {entry['bytes_high']:,}", f"{entry['share']:.0%}",
         )  # fmt: skip
     return table

@@ -17,13 +17,11 @@ import pytest
 from flowstream import schemas
 from flowstream.batch import address_text
 from flowstream.distances import DistancesConfig, DistancesOperator
-from flowstream.links import LinkTable
-from flowstream.operators import Pane, Result, one_by_one
-from flowstream.pipeline import FilePipeline, in_batches
-from flowstream.recordings import Recording
+from flowstream.operators import Pane, Result
 from flowstream.results import KEPT, ResultEncoder, schema_name, to_json, unpack
 from flowstream.settings import Settings
 from flowstream.topics import STREAMS, specs, stream_of
+from tests import golden
 from tests.builders import T0_NS, delimited, flows, goflow2_v2
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -40,20 +38,16 @@ PAIR_KEYS = ["eventid_1", "ts_flow1", "eventid_2", "ts_flow2", "distance", "ts_o
 def said() -> dict[str, list[Result]]:
     """Some results of every stream: real ones, of the recorded fabric made doubtful by a rate of 0."""
     streams: dict[str, list[Result]] = {}
-    links = LinkTable.from_path(DATA / "clos_links.csv")
-    messages = list(Recording(DATA / "clos_60s_goflow2_v2.bin.gz").messages())[:6000]
+    messages = list(golden.messages(doubtful=False))
     time_ns = 1_795_224_797_500_000_000
     messages.insert(10, delimited(goflow2_v2(sampling_rate=0, time_received_ns=time_ns, bytes=0)))
-    for chosen in (
-        Settings(distances={"pairs": "tail", "pair_form": "records"}),
-        Settings(distances={"pairs": "all", "pair_form": "blocks"}),
-        Settings(analyses=("counting", "talkers", "links")),
+    for chosen, fed in (
+        (Settings(distances={"pairs": "tail", "pair_form": "records"}), messages[:6000]),
+        (Settings(distances={"pairs": "all", "pair_form": "blocks"}), messages[:6000]),
+        (Settings(analyses=("counting",)), messages[:6000]),
+        (Settings(**golden.RUNS["the network"]), [*messages, *golden.moved()]),
     ):
-        pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
-        for payloads in in_batches(messages):
-            for result in one_by_one(pipeline.feed(payloads)):
-                streams.setdefault(result.stream, []).append(result)
-        for result in one_by_one(pipeline.finish()):
+        for result in golden.results(chosen, fed):
             streams.setdefault(result.stream, []).append(result)
     return streams
 
