@@ -1,4 +1,4 @@
-"""The way out while no broker answers."""
+"""What a publisher does with batches that aiokafka has no room for."""
 
 from __future__ import annotations
 
