@@ -18,13 +18,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flowstream.batch import Array, FlowType
+from flowstream.errors import StateError
 from flowstream.estimate import Floats
 from flowstream.grouping import Groups, group_rows
 
 EXACT = (FlowType.NETFLOW_V5,)
+LossRow = tuple[int, int, int, int, int, int]  # address words, flow type, received, lost, bytes
+SUM_MAX = 1 << 62  # bytes, that is
 BY_RECORDS = (FlowType.NETFLOW_V5, FlowType.IPFIX)  # their numbers count flow records, not datagrams
 
 
@@ -61,6 +64,23 @@ class Loss:
         exporter, flow_type, *sums = (np.concatenate([getattr(p, name) for p in parts]) for name in cls.__slots__)
         groups = group_rows(exporter, flow_type)
         return cls(exporter[groups.firsts], flow_type[groups.firsts], *(saturated_sum(groups, s) for s in sums))
+
+    def to_rows(self) -> list[LossRow]:
+        """Return it as plain numbers, for a snapshot."""
+        columns = (*self.exporter.T, self.flow_type, self.received, self.lost, self.bytes)
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[LossRow]) -> Loss:
+        """Return what ``to_rows`` wrote; StateError where it cannot have."""
+        every = list(rows)
+        try:
+            words = np.array([row[:2] for row in every], np.uint64).reshape(-1, 2)
+            kinds = np.array([FlowType(row[2]) for row in every], np.uint8)
+            sums = np.array([row[3:] for row in every], np.int64).reshape(-1, 3).T.copy()
+        except (OverflowError, ValueError) as error:
+            raise StateError(f"a snapshot of losses that cannot be: {error}") from None
+        return cls(words, kinds, *sums)
 
     @property
     def is_exact(self) -> NDArray[np.bool_]:
@@ -105,6 +125,18 @@ def overall(loss: Loss) -> tuple[float, float]:
     exact = np.where(loss.is_exact, loss.per_received, 0.0)
     sure, possible = (float((weight * extra).cumsum()[-1]) for extra in (exact, loss.per_received))
     return 1.0 + sure / total, 1.0 + possible / total
+
+
+def corrected(came: NDArray[np.int64], factor: Floats) -> NDArray[np.int64]:
+    """Return bytes times their ``correction``, at most ``SUM_MAX``; where nothing was lost, what came."""
+    came = np.minimum(came, SUM_MAX)
+    lost = np.minimum(np.rint(came * (factor - 1.0)), SUM_MAX).astype(np.int64)
+    return came + np.minimum(lost, SUM_MAX - came)
+
+
+def lost_share(widening: ArrayLike) -> Floats:
+    """Return which share of what was exported never came, at the most, where upper bounds are widened so."""
+    return np.asarray(1.0 - 1.0 / np.asarray(widening, np.float64))
 
 
 def _by_exporter(loss: Loss, exporters: Array, extra: Floats) -> Floats:

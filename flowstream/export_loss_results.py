@@ -7,7 +7,7 @@ import numpy as np
 
 from flowstream.batch import FlowType, address_text
 from flowstream.errors import StateError
-from flowstream.export_loss import BY_RECORDS, Loss
+from flowstream.export_loss import BY_RECORDS, Loss, LossRow
 from flowstream.operators import Result
 from flowstream.partials import PartialBatch
 from flowstream.running_windows import RunningWindows
@@ -23,7 +23,7 @@ class _Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     size_ns: int
     window: int
     counters: bytes
-    sums: list[tuple[int, int, int, int, int, int]]  # address words, flow type, received, lost, bytes
+    sums: list[LossRow]
 
 
 class ExportLoss(RunningWindows):
@@ -67,10 +67,7 @@ class ExportLoss(RunningWindows):
 
     def snapshot(self) -> bytes:
         """Return where the counters stand, and the sums of the open window."""
-        loss = self._sum
-        columns = (*loss.exporter.T, loss.flow_type, loss.received, loss.lost, loss.bytes)
-        sums = list(zip(*(column.tolist() for column in columns), strict=True))
-        counters = self._tracker.snapshot()
+        counters, sums = self._tracker.snapshot(), self._sum.to_rows()
         return msgspec.msgpack.encode(_Snapshot(self.name, VERSION, self.size_ns, self.window, counters, sums))
 
     def restore(self, state: bytes) -> None:
@@ -86,10 +83,4 @@ class ExportLoss(RunningWindows):
             )
         tracker = LossTracker()
         tracker.restore(taken.counters)
-        try:
-            words = np.array([row[:2] for row in taken.sums], np.uint64).reshape(-1, 2)
-            kinds = np.array([FlowType(row[2]) for row in taken.sums], np.uint8)
-            sums = np.array([row[3:] for row in taken.sums], np.int64).reshape(-1, 3).T.copy()
-        except (OverflowError, ValueError) as error:
-            raise StateError(f"a snapshot of sums that cannot be: {error}") from None
-        self.window, self._tracker, self._sum = taken.window, tracker, Loss(words, kinds, *sums)
+        self.window, self._tracker, self._sum = taken.window, tracker, Loss.of_rows(taken.sums)

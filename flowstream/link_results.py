@@ -15,6 +15,7 @@ from flowstream.estimate import Estimates
 from flowstream.link_ports import Ports
 from flowstream.link_state import Integers
 from flowstream.operators import Result
+from flowstream.recent_losses import Missing
 
 USE, PERCENTILES, EVENTS = "link-use", "link-use-percentiles", "link-events"
 
@@ -53,9 +54,12 @@ class Told:
             }
 
 
-def uses(told: Told, exporters: NDArray[np.void], exporter_of: Integers, ports: Ports) -> list[Result]:
-    """Return a record for each exporter; ``exporter_of`` gives the place of each port's."""
+def uses(
+    told: Told, exporters: NDArray[np.void], exporter_of: Integers, missing: Missing, ports: Ports
+) -> list[Result]:
+    """Return a record for each exporter; ``exporter_of`` gives the place of each port's, in ``missing`` too."""
     results = []
+    correction, lost = missing.correction.tolist(), missing.lost_share.tolist()
     bounds = np.searchsorted(exporter_of, np.arange(len(exporters) + 1)).tolist()
     figures = told.figures(np.arange(len(told.keys)))
     every = [{**label, **load} for label, load in zip(told.labels, figures, strict=True)]
@@ -69,6 +73,8 @@ def uses(told: Told, exporters: NDArray[np.void], exporter_of: Integers, ports: 
             "window_start_ns": told.start_ns,
             "window_end_ns": told.end_ns,
             "late_bytes": int(exporters["late_bytes"][place]),
+            "correction": correction[place],
+            "lost_share": lost[place],
             "interfaces": every[inside],
         }
         results.append(Result(USE, f"{told.start_ns}|{exporter}", told.end_ns, value))

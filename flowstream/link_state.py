@@ -17,6 +17,7 @@ from flowstream.bare_kernel import bare_njit
 from flowstream.cube_sums import COUNTS, SPREAD, Sums
 from flowstream.errors import StateError
 from flowstream.hashing import number_groups
+from flowstream.recent_losses import RecentLosses
 
 VERSION = 1
 NAME = "links"
@@ -58,6 +59,7 @@ class LinkState:
     ports: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, PORT))
     exporters: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, EXPORTER))
     slots: dict[int, Sums] = field(default_factory=dict)  # by number of the interval, a row for each port
+    losses: RecentLosses = field(default_factory=RecentLosses)
     exporter_of: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
@@ -142,9 +144,9 @@ class LinkState:
             slots.append((number, len(place), [narrow.pack(np.ascontiguousarray(column)) for column in columns]))
         tables = [narrow.pack(table.reshape(-1)) for table in (self.hours, self.days)]
         kept = (self.hours.shape[1], self.days.shape[1])
-        exporters = self.exporters.tobytes()
+        exporters, losses = self.exporters.tobytes(), self.losses.snapshot()
         return msgspec.msgpack.encode(
-            _Snapshot(NAME, VERSION, shape, kept, self.ports.tobytes(), exporters, slots, tables)
+            _Snapshot(NAME, VERSION, shape, kept, self.ports.tobytes(), exporters, slots, tables, losses)
         )
 
     @classmethod
@@ -185,6 +187,7 @@ class LinkState:
             slot = state.slot(number)
             slot.counts[place] = np.stack(sums[: len(COUNTS)], axis=1)
             slot.spread[place] = np.stack(sums[len(COUNTS) :], axis=1).view(np.float64)
+        state.losses.restore(told.losses)
         return state
 
 
@@ -199,6 +202,7 @@ class _Snapshot(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     exporters: bytes
     slots: list[tuple[int, int, list[bytes]]]  # number, ports, their places and sums
     tables: list[bytes]
+    losses: bytes
 
 
 def _unpacked(raw: bytes, rows: int) -> Integers:

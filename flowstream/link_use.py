@@ -19,6 +19,7 @@ from flowstream import narrow
 from flowstream.cube_sums import Sums
 from flowstream.errors import SettingsError
 from flowstream.estimate import estimates
+from flowstream.export_loss import SUM_MAX, corrected
 from flowstream.link_ports import Ports
 from flowstream.link_results import Period, Told, events, percentiles, uses
 from flowstream.link_state import NAME, NEVER, LinkState, keep_largest
@@ -116,18 +117,19 @@ class LinkUse:
 
     def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Result]:
         """Take in ``panes[-1]`` and tell the intervals that are complete with it."""
-        pane = panes[-1]
-        rows: PartialBatch | None = None
-        if len(pane.rows):
-            rows = pane.rows.take(pane.rows.cube == Cube.INTERFACE)
-        if not rows and self.quiet:
+        pane, length_ns = panes[-1], self.config.interval_ns
+        if not len(pane.rows) and self.quiet:
             return []
         if self._table.links is not self.links:
             self._table = Ports(self.links)
             self._admit(np.zeros((0, 3), np.uint64))
-        if rows:
+        self._state.losses.take(pane.rows, pane.start_ns // length_ns)
+        rows = pane.rows.take(pane.rows.cube == Cube.INTERFACE)
+        if len(rows):
             self._take(rows)
-        return self._tell_complete(pane.end_ns)
+        results = self._tell_complete(pane.end_ns)
+        self._state.losses.forget((pane.end_ns - self.config.reach_ns) // length_ns)
+        return results
 
     def _admit(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the place of each port, making places for new ones and for the bundles of all."""
@@ -209,21 +211,24 @@ class LinkUse:
         counts, ports = slot.counts[at], state.ports[at]
         busy = counts[:, 2] > 0
         ports["weight_max"] = np.where(busy, slot.spread[at, 1], ports["weight_max"])
+        missing, exporter = state.losses.since(number, state.exporters["key"]), state.exporter_of[at]
+        correction = missing.correction[exporter]
         bits = 8.0 * SECOND_NS / length_ns
         load = estimates(
             counts[:, 2], counts[:, 0] * bits, slot.spread[at, 0] * bits * bits, ports["weight_max"] * bits,
-            self.config.samples_min,
+            self.config.samples_min, correction, missing.widening[exporter],
         )  # fmt: skip
+        sent = corrected(counts[:, 0], correction)
         start_ns = number * length_ns
         labels = [self._labels[place] for place in at.tolist()]
         told = Told(ports["key"], labels, load, self._link_bps[at], start_ns, start_ns + length_ns)
-        results += uses(told, state.exporters, state.exporter_of[at], self._table)
+        results += uses(told, state.exporters, exporter, missing, self._table)
         results += self._crossings(told, ports)
         ports["busy"] = busy
-        ports["span_bytes"] = np.minimum(ports["span_bytes"], (1 << 62) - counts[:, 0]) + counts[:, 0]
+        ports["span_bytes"] = np.minimum(ports["span_bytes"], SUM_MAX - sent) + sent
         state.ports[at] = ports
-        keep_largest(at[busy], counts[busy, 0], state.hours)
-        state.exporters["late_bytes"][np.unique(state.exporter_of[at])] = 0
+        keep_largest(at[busy], sent[busy], state.hours)
+        state.exporters["late_bytes"][np.unique(exporter)] = 0
         state.exporters["told"][telling] = number + 1
         slot.counts[at], slot.spread[at] = 0, 0.0
         if not slot.counts[:, 2].any():

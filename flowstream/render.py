@@ -159,8 +159,14 @@ def _talkers(value: Mapping[str, Any]) -> str:
     cut = max(0, value["covered_from_ns"] - value["window_start_ns"])
     return (
         f"{time_text(value['window_end_ns'])} {duration_text(length_ns)}{' (the log began within it)' if cut else ''}, "
-        f"{value['keys']:,} by {value['by']}: {'; '.join(shown)}"
+        f"{value['keys']:,} by {value['by']}: {'; '.join(shown)}{_lost(value)}"
     )
+
+
+def _lost(value: Mapping[str, Any]) -> str:
+    """Return which share was lost on the way: nothing where nothing was, or an older record does not say."""
+    share, known = value.get("lost_share", 0.0), value.get("correction", 1.0) > 1.0
+    return f"; {share:.1%} lost at most{', made up for' if known else ''}" if share else ""
 
 
 def _load(port: Mapping[str, Any]) -> str:
@@ -180,7 +186,7 @@ def _link_use(value: Mapping[str, Any]) -> str:
     ports, late = value["interfaces"], value["late_bytes"]
     head = f"{time_text(value['window_start_ns'])} {value['node'] or value['exporter']}: {len(ports)} interfaces"
     told = "; ".join(_load(port) for port in _fullest(ports, "rate_bps"))
-    return f"{head}, {told}" + (f"; {late:,} B too late" if late else "")
+    return f"{head}, {told}" + (f"; {late:,} B too late" if late else "") + _lost(value)
 
 
 def _link_percentiles(value: Mapping[str, Any]) -> str:

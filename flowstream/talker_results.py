@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowstream.batch import address_text
 from flowstream.estimate import estimates
+from flowstream.export_loss import lost_share
 from flowstream.operators import Result
 from flowstream.partials import Cube
 from flowstream.talker_tables import MEASURES, Table, spread_of
@@ -78,39 +79,79 @@ def seconds_text(length_ns: int) -> str:
     return f"{whole}.{rest:09d}".rstrip("0") if rest else str(whole)
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """By what the sums of a window are multiplied for what never came, as ratios of bytes: the same for all keys.
+
+    So ranks and shares are those of what came. Whole numbers, for the sums are, and stay exact where nothing was lost.
+    """
+
+    came: int
+    known: int  # with what is known to be lost
+    possible: int  # with all that may be
+
+    @classmethod
+    def of(cls, window: Table) -> Scale:
+        """Return that of a window; one where no bytes came that it could be measured by."""
+        came = window.totals[0]
+        return cls(came, *(came + lost for lost in window.lost)) if came else _AS_THEY_CAME
+
+    def estimate(self, total: int) -> int:
+        """Return what was sent of something of which so much came, to the nearest; at most ``COUNT_MAX``."""
+        return min((2 * total * self.known + self.came) // (2 * self.came), COUNT_MAX)
+
+    def most(self, total: int) -> int:
+        """Return how much it may have been, rounded up; likewise."""
+        return min(-(-total * self.possible // self.came), COUNT_MAX)
+
+
+_AS_THEY_CAME = Scale(1, 1, 1)
+
+
 def said(by: str, span: Span, window: Table, steps: Sequence[Table], wanted: Wanted) -> list[Result]:
     """Return the results of a window, one per ranking; ``steps`` are the tables it is the sum of, in time order."""
     tops = [window.top(MEASURES.index(ranking), wanted.count) for ranking in wanted.rank]
     places = np.unique(np.concatenate(tops))
-    entries = _entries(WAYS[by], window, places, steps, wanted.samples_min)
-    return [
-        _result(by, span, window, ranking, [entries[at] for at in np.searchsorted(places, top).tolist()])
-        for ranking, top in zip(wanted.rank, tops, strict=True)
-    ]
+    scale = Scale.of(window)
+    entries = _entries(WAYS[by], window, places, steps, wanted.samples_min, scale)
+    results = []
+    for ranking, top in zip(wanted.rank, tops, strict=True):
+        value = _header(by, span, window, ranking, scale)
+        measure = MEASURES.index(ranking)
+        ranked = zip(np.searchsorted(places, top).tolist(), window.sums[top, measure].tolist(), strict=True)
+        value["top"] = [
+            {**entries[at], "share": None if entries[at][ranking] is None else came / window.totals[measure]}
+            for at, came in ranked
+        ]
+        key = f"{span.start_ns}|{seconds_text(span.end_ns - span.start_ns)}|{by}|{ranking}"
+        results.append(Result(STREAM, key, span.end_ns, value))
+    return results
 
 
 def _entries(
-    way: By, window: Table, places: NDArray[np.int64], steps: Sequence[Table], samples_min: float
+    way: By, window: Table, places: NDArray[np.int64], steps: Sequence[Table], samples_min: float, scale: Scale
 ) -> list[dict[str, Any]]:
     keys, sums = window.keys[places], window.sums[places]
     spread = spread_of(keys, steps)
-    sure = estimates(sums[:, 2], sums[:, 0], spread[:, 0], spread[:, 1], samples_min)
+    factors = (scale.known / scale.came, scale.possible / scale.came)
+    sure = estimates(sums[:, 2], sums[:, 0], spread[:, 0], spread[:, 1], samples_min, *factors)
     is_sure = (~np.isnan(sure.estimate)).tolist()
     bounds = np.stack([np.floor(sure.low), np.ceil(sure.high)], axis=1).tolist()
     entries = []
-    for key, (sent, packets, records), named, (low, high) in zip(
+    for key, (came, packets, records), named, (low, high) in zip(
         keys.tolist(), sums.tolist(), is_sure, bounds, strict=True
     ):
         figures = {
-            "bytes": sent if named else None, "bytes_low": int(low), "bytes_high": int(high) + window.errors[0],
-            "packets": packets if named else None, "records": records,
+            "bytes": scale.estimate(came) if named else None,
+            "bytes_low": min(int(low), COUNT_MAX),
+            "bytes_high": min(int(high) + scale.most(window.errors[0]), COUNT_MAX),
+            "packets": scale.estimate(packets) if named else None, "records": records,
         }  # fmt: skip
         entries.append({**_NO_FIELDS, **way.fields(key), **figures})
     return entries
 
 
-def _result(by: str, span: Span, window: Table, ranking: str, entries: Sequence[dict[str, Any]]) -> Result:
-    total = window.totals[MEASURES.index(ranking)]
+def _header(by: str, span: Span, window: Table, ranking: str, scale: Scale) -> dict[str, Any]:
     value: dict[str, Any] = {
         "window_start_ns": span.start_ns,
         "window_end_ns": span.end_ns,
@@ -118,9 +159,10 @@ def _result(by: str, span: Span, window: Table, ranking: str, entries: Sequence[
         "by": by,
         "ranked_by": ranking,
         "keys": len(window),
+        "correction": scale.known / scale.came,
+        "lost_share": float(lost_share(scale.possible / scale.came)),
     }
-    for measure, sent, error in zip(MEASURES, window.totals, window.errors, strict=True):
-        value |= {measure: min(sent, COUNT_MAX), f"{measure}_error_max": min(error, COUNT_MAX)}
-    value["top"] = [{**entry, "share": None if entry[ranking] is None else entry[ranking] / total} for entry in entries]
-    key = f"{span.start_ns}|{seconds_text(span.end_ns - span.start_ns)}|{by}|{ranking}"
-    return Result(STREAM, key, span.end_ns, value)
+    for measure, total, error in zip(MEASURES, window.totals, window.errors, strict=True):
+        own = _AS_THEY_CAME if measure == "records" else scale
+        value |= {measure: own.estimate(total), f"{measure}_error_max": own.most(error)}
+    return value

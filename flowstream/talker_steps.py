@@ -14,7 +14,7 @@ import numpy as np
 from flowstream import narrow
 from flowstream.errors import StateError
 from flowstream.operators import Result
-from flowstream.talker_tables import MEASURES, Measured, Table
+from flowstream.talker_tables import MEASURES, Lost, Measured, Table
 
 STREAM = "talker-steps"
 #: At up to 80 bytes a key, 5 MB: below the 16 MB that a message may have.
@@ -39,6 +39,8 @@ def said(table: Table, by: str, step_ns: int, start_ns: int, kept: int) -> list[
             "keys": [narrow.pack(word) for word in table.keys[rows].T],
             "variance": narrow.pack(table.spread[rows, 0].copy().view(np.uint64)),
             "weight_max": narrow.pack(table.spread[rows, 1].copy().view(np.uint64)),
+            "bytes_lost": table.lost.known,
+            "bytes_lost_max": table.lost.possible,
         }
         for at, measure in enumerate(MEASURES):
             value[measure] = narrow.pack(table.sums[rows, at])
@@ -76,7 +78,7 @@ class Parts:
         keys, sums, spread = (
             np.concatenate([getattr(part, name) for part in read]) for name in ("keys", "sums", "spread")
         )
-        return Table(keys, sums, spread, read[0].totals, read[0].errors)
+        return Table(keys, sums, spread, read[0].totals, read[0].errors, read[0].lost)
 
 
 def _read(value: Mapping[str, Any], words: int) -> Table:
@@ -94,6 +96,7 @@ def _read(value: Mapping[str, Any], words: int) -> Table:
         np.stack([column.view(np.float64) for column in columns[words + 3 :]], axis=1),
         totals,
         errors,
+        Lost(int(value["bytes_lost"]), int(value["bytes_lost_max"])),
     )
 
 

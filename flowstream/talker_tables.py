@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,16 @@ Measured = tuple[int, int, int]  # bytes, packets, records
 NOTHING: Measured = (0, 0, 0)
 
 
+class Lost(NamedTuple):
+    """How many bytes of all keys together never came, by the gaps in sequence numbers: surely, and at the most."""
+
+    known: int
+    possible: int
+
+
+NONE_LOST = Lost(0, 0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Keys in ascending order with their sums; ``spread`` is that of a step, of a window it has no columns."""
@@ -42,6 +53,7 @@ class Table:
     spread: Spread  # (keys, 2): variance of the bytes, largest weight of a sample; or (keys, 0)
     totals: Measured = NOTHING  # of all keys, also those dropped
     errors: Measured = NOTHING  # how much too small a sum is at the most; a key that is not there sent no more
+    lost: Lost = NONE_LOST  # in no sum and no total
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -52,8 +64,8 @@ class Table:
         return cls(np.empty((0, words), np.uint64), np.empty((0, 3), np.int64), np.empty((0, spread)))
 
     @classmethod
-    def of_rows(cls, rows: PartialBatch, words: int) -> Table:
-        """Sum up rows of one cube by their key, in their order."""
+    def of_rows(cls, rows: PartialBatch, words: int, factors: tuple[float, float] = (1.0, 1.0)) -> Table:
+        """Sum up rows of one cube by their key, in their order; ``factors`` are those of loss (``overall``)."""
         groups = group_rows(*(rows.column(name) for name in KEYS[:words]))
         sums, spread = np.zeros((len(groups), 3), np.int64), np.zeros((len(groups), 2))
         columns = np.stack([rows.column(name) for name in MEASURES])
@@ -62,7 +74,9 @@ class Table:
         keys = np.stack([rows.column(name)[groups.firsts] for name in KEYS[:words]], axis=1)
         held = sums.any(axis=1)
         table = cls(keys[held], sums[held], spread[held])
-        return replace(table, totals=_measured(min(_exact(column), _TOTAL_MAX) for column in table.sums.T))
+        totals = _measured(min(_exact(column), _TOTAL_MAX) for column in table.sums.T)
+        lost = Lost(*(min(round(totals[0] * (factor - 1.0)), _TOTAL_MAX) for factor in factors))
+        return replace(table, totals=totals, lost=lost)
 
     def slid(self, added: Table, leaving: Table) -> Table:
         """Return this table plus one, minus another that had been added to it."""
@@ -80,7 +94,8 @@ class Table:
                 (self.errors, added.errors, leaving.errors),
             )
         )
-        return Table(keys[:rows], sums[:rows], spread[:rows], totals, errors)
+        lost = Lost(*(a + b - c for a, b, c in zip(self.lost, added.lost, leaving.lost, strict=True)))
+        return Table(keys[:rows], sums[:rows], spread[:rows], totals, errors, lost)
 
     def cut(self, keys_max: int) -> Table:
         """Return it as it is up to ``keys_max`` keys, else its Misra-Gries summary."""
@@ -91,7 +106,7 @@ class Table:
         sums = np.maximum(self.sums - cuts, 0)
         held = sums.any(axis=1)
         errors = _measured(a + int(b) for a, b in zip(self.errors, cuts, strict=True))
-        return Table(self.keys[held], sums[held], self.spread[held], self.totals, errors)
+        return Table(self.keys[held], sums[held], self.spread[held], self.totals, errors, self.lost)
 
     def top(self, measure: int, count: int) -> NDArray[np.int64]:
         """Return where the keys with most of a measure are: the largest first, equal ones in the order of keys."""
@@ -119,9 +134,10 @@ def merged_step(tables: Iterable[Table], words: int, keys_max: int) -> Table:
     """Return the table of a step from those of the shorter steps in it, in time order."""
     table, _ = folded(tables, Table.empty(words, 2), keys_max)
     totals = _measured(min(total, _TOTAL_MAX) for total in table.totals)
+    lost = Lost(*(min(part, _TOTAL_MAX) for part in table.lost))
     # Copies: the arrays that tables were added in are longer than what came of it.
     keys, sums, spread = table.keys.copy(), np.minimum(table.sums, SUM_MAX), table.spread.copy()
-    return Table(keys, sums, spread, totals, table.errors)
+    return Table(keys, sums, spread, totals, table.errors, lost)
 
 
 def spread_of(wanted: Words, tables: Iterable[Table]) -> Spread:

@@ -5,6 +5,8 @@ memory by the keys of its steps, and no rows. A window is the sum of its steps: 
 time order and cutting what grows beyond ``keys_max``; where nothing was cut, a running sum that the newest step is
 added to and the oldest is subtracted from is the same to the last bit, and is what is kept.
 
+What was lost on the way is known of exporters, not of keys: a step and a window say it of all their keys together.
+
 A window is said when the step that ends it brought rows. ``docs/talkers.md`` says what is exact and what is not.
 """
 
@@ -19,8 +21,10 @@ import numpy as np
 
 from flowstream import talker_results, talker_steps
 from flowstream.errors import SettingsError, StateError
+from flowstream.export_loss import Loss, overall
 from flowstream.operators import Pane, Result
 from flowstream.partials import PartialBatch
+from flowstream.sequence_gaps import LossTracker
 from flowstream.talker_results import WAYS, Span, Wanted
 from flowstream.talker_tables import MEASURES, STEPS_MAX, Table, folded, merged_step
 
@@ -79,6 +83,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     closed: int
     since: dict[str, int]  # the first pane with rows, by cube
     held: dict[str, list[list[int]]]  # by cube, per step length: the first panes of the steps that have a table
+    counters: bytes  # of exporters, as of the last step that ended
 
 
 @dataclass(slots=True)
@@ -105,6 +110,7 @@ class TopTalkers:
         self.lookback = self._steps[0] - 1  # rows of the shortest step are read again; longer ones are tables
         self._cubes = {by: _CubeState([{} for _ in self._steps]) for by in config.by}
         self._closed = 0
+        self._tracker = LossTracker()
         self._restored: _Snapshot | None = None
         self._loaded = talker_steps.Parts()
 
@@ -136,10 +142,14 @@ class TopTalkers:
         self._closed = end = panes[-1].index + 1
         if end % self._steps[0]:
             return []
-        rows = PartialBatch.concat(pane.rows for pane in panes if pane.index >= end - self._steps[0])
-        return [result for by, state in self._cubes.items() for result in self._ended(by, state, end, rows)]
+        parts = [pane.rows for pane in panes if pane.index >= end - self._steps[0]]
+        factors = overall(Loss.merged([self._tracker.take(rows) for rows in parts]))
+        rows = PartialBatch.concat(parts)
+        return [result for by, state in self._cubes.items() for result in self._ended(by, state, end, rows, factors)]
 
-    def _ended(self, by: str, state: _CubeState, end: int, rows: PartialBatch) -> list[Result]:
+    def _ended(
+        self, by: str, state: _CubeState, end: int, rows: PartialBatch, factors: tuple[float, float]
+    ) -> list[Result]:
         results: list[Result] = []
         words = WAYS[by].words
         for level, step in enumerate(self._steps):
@@ -149,7 +159,7 @@ class TopTalkers:
                 own = rows.take(np.flatnonzero(rows.cube == int(WAYS[by].cube)))
                 if state.since is None and len(own):
                     state.since = int(own.time_ns[0]) // self._pane_ns
-                table = Table.of_rows(own, words).cut(self.config.keys_max)
+                table = Table.of_rows(own, words, factors).cut(self.config.keys_max)
             else:
                 shorter = state.steps[level - 1]
                 inside = [shorter[start] for start in sorted(shorter) if end - step <= start < end]
@@ -208,7 +218,8 @@ class TopTalkers:
             return msgspec.msgpack.encode(self._restored)
         since = {by: state.since for by, state in self._cubes.items() if state.since is not None}
         held = {by: [sorted(tables) for tables in state.steps] for by, state in self._cubes.items()}
-        return msgspec.msgpack.encode(_Snapshot(VERSION, list(self.config.windows), self._closed, since, held))
+        windows, counters = list(self.config.windows), self._tracker.snapshot()
+        return msgspec.msgpack.encode(_Snapshot(VERSION, windows, self._closed, since, held, counters))
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot; StateError where it is none. Other windows than those it was made for begin anew."""
@@ -218,7 +229,10 @@ class TopTalkers:
             raise StateError(f"not a state of talkers: {error}") from error
         if restored.version != VERSION:
             raise StateError(f"a state of talkers of version {restored.version}, not {VERSION}")
-        self._restored = restored if restored.windows == list(self.config.windows) else None
+        tracker = LossTracker()
+        tracker.restore(restored.counters)
+        if restored.windows == list(self.config.windows):
+            self._restored, self._tracker = restored, tracker
 
     def _settle(self) -> None:
         """Put the tables that a snapshot names in their places; what lies before one that is lost is let go."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from flowstream.batch import FlowBatch, FlowType
+from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.link_use import LinkUse, LinkUseConfig
+from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result, one_by_one
 from flowstream.partials import Cube, PartialBatch
 from flowstream.wire_load import WireLoadConfig, interface_partials
@@ -46,7 +49,8 @@ def merged(
     rows: Rows, config: LinkUseConfig, first: int, count: int, partitions: int = 1, pane_ns: int = SECOND
 ) -> list[Pane]:
     """Return ``count`` panes from ``first`` on of what the flows partitions, to which rows are dealt, say of rows."""
-    wire = WireLoadConfig(config.interval_ns, config.reach_ns)
+    wire = partial(interface_partials, config=WireLoadConfig(config.interval_ns, config.reach_ns))
+    cubes = CubesOf(CubesConfig(frozenset({Cube.SEQUENCE}), {Cube.INTERFACE: wire}), LinkTable())
     panes = []
     for index in range(first, first + count):
         start_ns = index * pane_ns
@@ -54,13 +58,7 @@ def merged(
         for partition in range(partitions):
             own = [r for n, r in enumerate(rows) if r["time_ns"] // pane_ns == index and n % partitions == partition]
             pane = Pane(index, start_ns, start_ns + pane_ns, batch(own).in_time_order())
-            columns = interface_partials(pane, wire)
-            made = len(columns["bytes"])
-            parts.append(PartialBatch.of(made, {
-                **columns, "cube": np.full(made, Cube.INTERFACE), "origin_id": np.full(made, partition),
-                "origin_offset": np.full(made, index), "origin_row": np.arange(made),
-                "time_ns": np.full(made, start_ns),
-            }))  # fmt: skip
+            parts.append(cubes.of(pane, partition))
         panes.append(Pane(index, start_ns, start_ns + pane_ns, PartialBatch.concat(parts).in_time_order()))
     return panes
 

@@ -8,14 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowstream.batch import FlowType
 from flowstream.operators import Pane, Result
-from flowstream.partials import KEYS, PartialBatch
+from flowstream.partials import KEYS, Cube, PartialBatch
 from flowstream.talker_results import WAYS, Wanted
 from flowstream.talker_tables import MEASURES
 from flowstream.talkers import TalkersConfig, TopTalkers
 
 SECOND = 10**9
 FIRST = 1_700_000_400  # a whole number of quarters of an hour
+
+
+SEQUENCE = "sequence"  # instead of a way to group: the key is an exporter's, and what is sent its datagram's number
 
 
 class Row(NamedTuple):
@@ -40,7 +44,8 @@ def pane_of(index: int, rows: Iterable[Row]) -> Pane:
         "origin_id": [r.partition for r in rows],
         "origin_offset": [r.pane for r in rows],
         "origin_row": range(len(rows)),
-        "cube": [int(WAYS[r.by].cube) for r in rows],
+        "cube": [int(Cube.SEQUENCE if r.by == SEQUENCE else WAYS[r.by].cube) for r in rows],
+        "bits": np.array([1 << (r.key[3] & 63) if r.by == SEQUENCE else 0 for r in rows], np.uint64),
         "bytes": [r.sent for r in rows],
         "packets": [r.packets for r in rows],
         "records": [r.records for r in rows],
@@ -48,9 +53,21 @@ def pane_of(index: int, rows: Iterable[Row]) -> Pane:
         "weight_max": [float(r.sent) for r in rows],
     }
     for at, name in enumerate(KEYS):
-        columns[name] = np.array([r.key[at] if at < len(r.key) else 0 for r in rows], np.uint64)
+        columns[name] = np.array([_words(r)[at] if at < len(_words(r)) else 0 for r in rows], np.uint64)
     batch = PartialBatch.of(len(rows), {name: np.asarray(column) for name, column in columns.items()})
     return Pane(index, index * SECOND, (index + 1) * SECOND, batch.in_time_order())
+
+
+def _words(row: Row) -> tuple[int, ...]:
+    if row.by != SEQUENCE:
+        return row.key
+    *owner, number = row.key
+    return (*owner, number >> 6, number & 63)
+
+
+def exported(panes: Iterable[int], lost: Sequence[int], kind: FlowType = FlowType.NETFLOW_V5) -> list[Row]:
+    """Return the numbers of an exporter that sends a record in every pane, without those of the panes ``lost``."""
+    return [Row(p, (0, int(kind), int(kind), p & 0xFFFF_FFFF), 1, by=SEQUENCE) for p in panes if p not in lost]
 
 
 def fed(operator: TopTalkers, rows: Sequence[Row], first: int = 0) -> Iterator[tuple[int, list[Result]]]:

@@ -36,6 +36,16 @@ def link_use(config: LinkUseConfig = CONFIG, links: LinkTable = LINKS) -> LinkUs
     return LinkUse(config, SECOND, links)
 
 
+def numbered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in time order, each in a datagram of its own, which its exporter has numbered."""
+    sent: dict[str, int] = defaultdict(int)
+    made = []
+    for row in sorted(rows, key=lambda row: row["time_ns"]):
+        made.append(row | {"sequence_num": sent[row["exporter"]]})
+        sent[row["exporter"]] += 1
+    return made
+
+
 def expected(rows: list[dict[str, Any]], config: LinkUseConfig = CONFIG) -> dict[tuple[int, str, int, str], int]:
     """Return the bytes on the wire by port and interval, a row at a time in fractions."""
     sums: dict[tuple[int, str, int, str], int] = defaultdict(int)
@@ -103,12 +113,15 @@ def test_the_same_is_said_whichever_partition_the_rows_came_by():
 
 
 def test_a_restart_at_any_pane_changes_nothing():
-    panes = merged(traffic(3), CONFIG, FIRST, 190, 2)
+    rows = [row for n, row in enumerate(numbered(traffic(3, 200))) if n % 7]
+    panes = merged(rows, CONFIG, FIRST, 190, 2)
     through = link_use()
     states, results = [through.snapshot()], []
     for pane in panes:
         results.append(through.process([pane]))
         states.append(through.snapshot())
+    shares = {r.value["lost_share"] for said in results for r in said if r.stream == "link-use"}
+    assert len(shares) > 10
     for stop in range(0, len(panes), 7):
         again = link_use()
         again.restore(states[stop])

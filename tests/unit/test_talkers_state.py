@@ -8,9 +8,9 @@ import pytest
 from flowstream import talker_steps
 from flowstream.errors import SettingsError, StateError
 from flowstream.talker_results import WAYS, Wanted
-from flowstream.talker_tables import Table
+from flowstream.talker_tables import Lost, Table
 from flowstream.talkers import TalkersConfig, TopTalkers
-from tests.talkers import CONFIG, FIRST, SECOND, Row, fed, pane_of, traffic
+from tests.talkers import CONFIG, FIRST, SECOND, Row, exported, fed, pane_of, traffic
 
 
 @pytest.mark.parametrize("keys_max", [1_000_000, 12])
@@ -19,12 +19,15 @@ def test_a_restart_after_any_pane_says_what_never_stopping_says(keys_max):
         ((4, 2), (12, 4), (48, 16)), ("protocol", "port"), keys_max, Wanted(count=4, samples_min=0.0)
     )
     rows = [r._replace(by=by) for r in traffic(2) for by in ("protocol", "port")]
+    rows += exported(sorted({r.pane for r in rows}), range(FIRST + 3, FIRST + 60, 5))
     through, lives = TopTalkers(config, SECOND), []
     for pane, said in fed(through, rows):
         lives.append((pane, said, through.snapshot()))
     assert (keys_max == 12) == any(
         r.value["bytes_error_max"] for _, said, _ in lives for r in said if r.stream == "talkers"
     )
+    factors = {r.value["correction"] for _, said, _ in lives for r in said if r.stream == "talkers"}
+    assert len(factors) > 10
     steps = [[r for r in said if r.stream == "talker-steps"] for _, said, _ in lives]
     for stop in range(len(lives) - 1):
         ahead = (stop + 1, min(stop + 5, len(lives)), len(lives))[stop % 3]
@@ -58,7 +61,9 @@ def test_a_table_of_many_keys_is_said_in_parts_and_read_back():
     rng = np.random.default_rng(6)
     count = 2 * talker_steps.KEYS_PER_PART + 17
     keys = np.unique(rng.integers(0, 1 << 62, (count, 2)).astype(np.uint64), axis=0)
-    table = Table(keys, rng.integers(1, 9, (len(keys), 3)), rng.random((len(keys), 2)), (1, 2, 3), (4, 5, 6))
+    table = Table(
+        keys, rng.integers(1, 9, (len(keys), 3)), rng.random((len(keys), 2)), (1, 2, 3), (4, 5, 6), Lost(7, 8)
+    )
     values = [r.value for r in talker_steps.said(table, "source", SECOND, 7 * SECOND, 60)]
     assert len(values) == 3
     for chosen, whole in ((values, True), (values[1:], False), (values[:2], False), ([], False)):
@@ -69,7 +74,7 @@ def test_a_table_of_many_keys_is_said_in_parts_and_read_back():
         if read is not None:
             for name in ("keys", "sums", "spread"):
                 assert np.array_equal(getattr(read, name), getattr(table, name))
-            assert (read.totals, read.errors) == (table.totals, table.errors)
+            assert (read.totals, read.errors, read.lost) == (table.totals, table.errors, table.lost)
 
 
 @pytest.mark.parametrize("broken", [{"keys": [b"x"]}, {"keys": []}, {"count": 1 << 40}, {"bytes": b""}, {"parts": "x"}])
