@@ -57,7 +57,7 @@ def _elephants(seen: Seen) -> Table:
     for onset in seen.onsets:
         flow = onset["flow"]
         peak = max((v for v in updates if v["flow"] == flow), key=lambda v: float(v["rate_bps"]), default=onset)
-        # Of the windows' paths the one that most is known of: the shortest where none is whole would be a lie.
+        # A short window may have sampled a part of the way only: of all its paths, the one that most is known of.
         ways = [way for v in paths if v["flow"] == flow for way in v["paths"]]
         way = max(ways, key=lambda w: (bool(w["complete"]), int(w["hops_seen"])), default=None)
         table.add_row(
@@ -79,7 +79,11 @@ def _links(records: Sequence[dict[str, Any]]) -> Table:
     for (port_name, direction), (share, port, start_ns) in fullest:
         interval = f"{rate_text(port['low_bps'])} to {rate_text(port['high_bps'])}"
         table.add_row(
-            f"{port_name} {direction}", rate_text(port["rate_bps"]), interval, f"{share:.0%}", time_text(start_ns)
+            escape(f"{port_name} {direction}"),
+            rate_text(port["rate_bps"]),
+            interval,
+            f"{share:.0%}",
+            time_text(start_ns),
         )
     return table
 

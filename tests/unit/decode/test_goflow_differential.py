@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from hypothesis import given
+from google.protobuf.message import DecodeError
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from flowstream.batch import COLUMNS
@@ -173,8 +174,17 @@ def test_every_column_of_every_message_is_what_protobuf_reads(framing, batch):
 @given(batch=st.lists(messages().filter(lambda m: not isinstance(expected(m), Reason)), min_size=2, max_size=6))
 def test_a_run_of_delimited_messages_gives_the_rows_that_they_give_one_by_one(batch):
     wire = [message.SerializeToString() for message in batch]
+    assume(not _reads_as_one(type(batch[0]), delimited(*wire)))
     run = decode(Payloads.from_values([delimited(*wire)]), DecodeContext()).flows
     apart = decode(Payloads.from_values(wire), DecodeContext()).flows
     assert run.origin_row.tolist() == apart.origin_offset.tolist() == list(range(len(batch)))
     for name in set(COLUMNS) - {"origin_offset", "origin_row"}:
         assert run.columns[name].tolist() == apart.columns[name].tolist(), name
+
+
+def _reads_as_one(kind: type[Any], run: bytes) -> bool:
+    """Whether a run happens to be a good bare record as well, which then it is taken for."""
+    try:
+        return not isinstance(expected(kind.FromString(run)), Reason)
+    except DecodeError:
+        return False
