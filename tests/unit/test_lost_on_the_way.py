@@ -147,6 +147,25 @@ def test_intervals_that_wait_are_made_up_for_by_what_was_lost_while_they_waited(
     assert np.all(np.abs(ratio - 1) < 4 * np.sqrt(dropped / 500))
 
 
+@given(st.sets(st.integers(1, 38)))
+def test_what_was_lost_long_after_an_interval_is_missing_in_it(lost):
+    """Flows of 40 s are exported when they have ended, and lost then."""
+    config = LinkUseConfig(spread_max_s=60.0)
+    rows = [
+        record(T0_NS + n * SECOND // 4, T0_NS + 40 * SECOND + n * SECOND // 4, 80_000, sequence_num=n,
+               flow_type=int(FlowType.NETFLOW_V5))
+        for n in range(40)
+    ]  # fmt: skip
+    kept = [row for n, row in enumerate(rows) if n not in lost]
+    whole, some = (
+        ports(said(LinkUse(config, SECOND, LinkTable()), merged(part, config, T0_NS // SECOND, 120)))
+        for part in (rows, kept)
+    )
+    assert some.keys() == whole.keys()
+    sent, made_up = (sum(port["rate_bps"] for port in told.values()) for told in (whole, some))
+    assert made_up == pytest.approx(sent, abs=len(some))
+
+
 def test_percentiles_are_of_loads_that_are_made_up_for():
     config = LinkUseConfig(spread_max_s=60.0)
     rows = netflow(400, 3600)
