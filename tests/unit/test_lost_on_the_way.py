@@ -158,7 +158,7 @@ def test_what_was_lost_long_after_an_interval_is_missing_in_it(lost):
     ]  # fmt: skip
     kept = [row for n, row in enumerate(rows) if n not in lost]
     whole, some = (
-        ports(said(LinkUse(config, SECOND, LinkTable()), merged(part, config, T0_NS // SECOND, 120)))
+        ports(said(LinkUse(config, PANE_NS, LinkTable()), merged(part, config, T0_NS // PANE_NS, 12, 1, PANE_NS)))
         for part in (rows, kept)
     )
     assert some.keys() == whole.keys()
