@@ -166,7 +166,7 @@ def _talkers(value: Mapping[str, Any]) -> str:
 def _lost(value: Mapping[str, Any]) -> str:
     """Return which share was lost on the way: nothing where nothing was, or an older record does not say."""
     share, known = value.get("lost_share", 0.0), value.get("correction", 1.0) > 1.0
-    return f"; {share:.1%} lost at most{', made up for' if known else ''}" if share else ""
+    return f"; {share:.1%} lost at most{', made up for where known' if known else ''}" if share else ""
 
 
 def _load(port: Mapping[str, Any]) -> str:

@@ -147,20 +147,44 @@ def test_intervals_that_wait_are_made_up_for_by_what_was_lost_while_they_waited(
     assert np.all(np.abs(ratio - 1) < 4 * np.sqrt(dropped / 500))
 
 
-def test_percentiles_are_of_loads_that_are_made_up_for():
+@given(st.sets(st.integers(1, 38)))
+def test_what_was_lost_long_after_an_interval_is_missing_in_it(lost):
+    """Flows of 40 s are exported when they have ended, and lost then."""
     config = LinkUseConfig(spread_max_s=60.0)
-    rows = netflow(400, 3600)
-    later = rows[-2:]
-    rows += [row | {"time_ns": row["time_ns"] + 7200 * SECOND, "time_flow_start_ns": row["time_ns"] + 7200 * SECOND,
-                    "time_flow_end_ns": row["time_ns"] + 7200 * SECOND} for row in later]  # fmt: skip
-    results = said(
-        LinkUse(config, SECOND, LinkTable()), merged(rows[:100] + rows[120:], config, T0_NS // SECOND, 11_000)
+    rows = [
+        record(T0_NS + n * SECOND // 4, T0_NS + 40 * SECOND + n * SECOND // 4, 80_000, sequence_num=n,
+               flow_type=int(FlowType.NETFLOW_V5))
+        for n in range(40)
+    ]  # fmt: skip
+    kept = [row for n, row in enumerate(rows) if n not in lost]
+    whole, some = (
+        ports(said(LinkUse(config, PANE_NS, LinkTable()), merged(part, config, T0_NS // PANE_NS, 12, 1, PANE_NS)))
+        for part in (rows, kept)
     )
-    rates = {key[0]: port["rate_bps"] for key, port in ports(results).items() if key[1:] == ("192.0.2.1", 1, "in")}
-    (hour, *_) = [r.value for r in results if r.stream == "link-use-percentiles" and r.value["exporter"] == "192.0.2.1"]
-    inside = [rate for start, rate in rates.items() if hour["window_start_ns"] <= start < hour["window_end_ns"]]
-    assert hour["interfaces"][0]["max_bps"] == pytest.approx(max(inside), abs=1)
-    assert max(r.value["correction"] for r in results if r.stream == "link-use") > 2
+    assert some.keys() == whole.keys()
+    sent, made_up = (sum(port["rate_bps"] for port in told.values()) for told in (whole, some))
+    assert made_up == pytest.approx(sent, abs=len(some))
+
+
+@pytest.mark.parametrize(
+    ("period", "length_s", "interval_s", "count"), [("hour", 3600, 10, 400), ("day", 86_400, 300, 1080)]
+)
+def test_percentiles_are_of_loads_that_are_made_up_for(period, length_s, interval_s, count):
+    config, pane_ns = LinkUseConfig(interval_s=interval_s, spread_max_s=interval_s), interval_s * SECOND
+    rows = [row | {"time_flow_start_ns": row["time_ns"]} for row in netflow(count, length_s)]
+    times = ("time_ns", "time_flow_start_ns", "time_flow_end_ns")
+    rows += [row | dict.fromkeys(times, row["time_ns"] + 2 * length_s * SECOND) for row in rows[-2:]]
+    busy = [
+        row | {"bytes": 5 * row["bytes"]} for row in rows[30:54] if row["sequence_num"] % 2
+    ]  # every other one is lost
+    panes = merged(rows[:30] + busy + rows[54:], config, T0_NS // pane_ns, 3 * length_s // interval_s + 3, 1, pane_ns)
+    results = [r for r in said(LinkUse(config, pane_ns, LinkTable()), panes) if r.value["exporter"] == "192.0.2.1"]
+    rates = {key[0]: port["rate_bps"] for key, port in ports(results).items() if key[2:] == (1, "in")}
+    first = next(r.value for r in results if r.stream == "link-use-percentiles" and r.value["period"] == period)
+    inside = [rate for start, rate in rates.items() if first["window_start_ns"] <= start < first["window_end_ns"]]
+    assert first["interfaces"][0]["max_bps"] == pytest.approx(max(inside), abs=1)
+    corrections = {r.value["window_start_ns"]: r.value["correction"] for r in results if r.stream == "link-use"}
+    assert all(corrections[start] > 1.2 for start, rate in rates.items() if rate == max(inside))
 
 
 def pipeline(messages: Iterable[bytes], batch: int = 3000, **changed: Any) -> list[Result]:

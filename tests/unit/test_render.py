@@ -119,6 +119,18 @@ def test_counting_says_what_each_rule_left_and_what_a_sum_over_exporters_would_b
     assert render_line("counting", "", value | {"sum_over_exporters": None}) == line
 
 
+def test_totals_say_what_was_lost_on_the_way_only_where_something_was():
+    value = {
+        "window_start_ns": T_NS, "node": "leaf1", "exporter": "10.255.0.11", "late_bytes": 0, "interfaces": [],
+        "correction": 1.0, "lost_share": 0.0,
+    }  # fmt: skip
+    line = "01:33:27.354 leaf1: 0 interfaces, "
+    assert render_line("link-use", "", value) == line
+    assert render_line("link-use", "", value | {"lost_share": 0.1}) == f"{line}; 10.0% lost at most"
+    made_up = value | {"lost_share": 0.1, "correction": 1.05}
+    assert render_line("link-use", "", made_up) == f"{line}; 10.0% lost at most, made up for where known"
+
+
 def test_loss_that_is_not_exact_is_said_to_be_at_most_so_much():
     value = {
         "window_start_ns": T_NS, "exporter": "10.255.0.11", "flow_type": "SFLOW_5", "counts": "DATAGRAMS",
