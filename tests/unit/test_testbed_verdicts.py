@@ -158,7 +158,9 @@ def shared(*flows: Flow, place: tuple[str, int] = ("10.255.0.22", 31)) -> dict[s
 
 def test_links_that_elephants_share_are_all_told_and_no_other():
     second = LARGE._replace(src_port=7)
-    truth = replace(TRUTH, flows=TRUTH.flows | {second: TRUTH.flows[LARGE]})
+    elsewhere = (("leaf1", "l1h", "l1s1"), ("spine1", "s1l1", "s1l2"), ("leaf2", "l2s1", "l2h"))
+    alone = LARGE._replace(dst_addr="10.0.2.10"), TRUTH.flows[LARGE]._replace(path=elsewhere)
+    truth = replace(TRUTH, flows=TRUTH.flows | {second: TRUTH.flows[LARGE]} | dict([alone]))
     both = [shared(LARGE, second, place=(exporter, out_if)) for exporter, _, out_if in HOPS]
     assert verdicts.shared_links(truth, both, NAMES).good
     assert not verdicts.shared_links(truth, both[:2], NAMES).good
