@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,10 +36,10 @@ async def show_summary(out: Console, session: Any, url: str, seen: Seen) -> None
     """Print the tables."""
     out.print()
     out.print(_elephants(seen))
-    out.print(_links(seen.of("link-use")))
+    out.print(fullest_links(seen.of("link-use")))
     async with session.get(f"{url}/talkers?by=conversation") as response:
         if response.status == 200:
-            out.print(_talkers(await response.json()))
+            out.print(top_talkers(await response.json()))
     async with session.get(f"{url}/sources?top={LISTED}") as response:
         out.print(_sources((await response.json()).get("sources", [])))
     factors = [v["sum_over_exporters"] for v in seen.of("counting") if v["sum_over_exporters"]]
@@ -57,19 +57,24 @@ def _elephants(seen: Seen) -> Table:
     for onset in seen.onsets:
         flow = onset["flow"]
         peak = max((v for v in updates if v["flow"] == flow), key=lambda v: float(v["rate_bps"]), default=onset)
-        # A short window may have sampled a part of the way only: of all its paths, the one that most is known of.
-        ways = [way for v in paths if v["flow"] == flow for way in v["paths"]]
-        way = max(ways, key=lambda w: (bool(w["complete"]), int(w["hops_seen"])), default=None)
         table.add_row(
             escape(flow_text(flow)), time_text(onset["time_ns"]), rate_text(peak["rate_bps"]), f"{peak['share']:.0%}",
-            "not known" if way is None else escape(path_text(way, flow)),
+            escape(best_path(paths, flow)),
         )  # fmt: skip
     return table
 
 
-def _links(records: Sequence[dict[str, Any]]) -> Table:
+def best_path(paths: Iterable[Mapping[str, Any]], flow: Mapping[str, Any]) -> str:
+    """Return of a flow's paths in all windows the one that most is known of: one cut short would be a lie."""
+    ways = [way for value in paths if value["flow"] == flow for way in value["paths"]]
+    way = max(ways, key=lambda w: (bool(w["complete"]), int(w["hops_seen"])), default=None)
+    return "not known" if way is None else path_text(way, flow)
+
+
+def fullest_links(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the fullest ports of records of link use, each in its fullest interval."""
     table = Table("link", "most in 10 s", "95 % interval", "share", "at", title="Fullest links")
-    peaks: dict[tuple[str, str], tuple[float, dict[str, Any], int]] = {}
+    peaks: dict[tuple[str, str], tuple[float, Mapping[str, Any], int]] = {}
     for record in records:
         for port in record["interfaces"]:
             name = (f"{record['node'] or record['exporter']}[{port['name'] or port['if_index']}]", port["direction"])
@@ -88,9 +93,11 @@ def _links(records: Sequence[dict[str, Any]]) -> Table:
     return table
 
 
-def _talkers(record: dict[str, Any]) -> Table:
-    minute = f"{time_text(record['window_start_ns'])[:8]} to {time_text(record['window_end_ns'])[:8]}"
-    table = Table("conversation", "bytes", "95 % interval", "share", title=f"Top talkers, {minute}")
+def top_talkers(record: Mapping[str, Any]) -> Table:
+    """Return the first of a record of talkers; the title says of which time rows are known."""
+    begin_ns = max(record["window_start_ns"], record["covered_from_ns"])
+    span = f"{time_text(begin_ns)[:8]} to {time_text(record['window_end_ns'])[:8]}"
+    table = Table("conversation", "bytes", "95 % interval", "share", title=f"Top talkers, {span}")
     for entry in record["top"][:LISTED]:
         names = dict.fromkeys(("src_addr", "dst_addr", "src_port", "dst_port", "proto", "port")) | entry
         estimate = entry.get("bytes")

@@ -11,24 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from agents.tail import read_topic
 from deploy.testbed import fabric, pipeline, plan, traffic
-from deploy.testbed.check import as_table, judge
+from deploy.testbed.check import as_table, judge, port_names, status
 from deploy.testbed.packets import read_pcap
 from deploy.testbed.pipeline import WINDOW_S, Pipeline, read_results
 from deploy.testbed.plan import Run
 from deploy.testbed.processes import TestbedError
-from deploy.testbed.show import elephants_table, links_table, scan_table, sources_table
+from deploy.testbed.show import tables
 from deploy.testbed.truth import SECOND_NS, Truth, measured
 from flowstream.links import LinkTable
 from flowstream.render import render_line
-from flowstream.topics import STREAMS, name, specs, stream_of
+from flowstream.topics import STREAMS, name
 
-#: What is printed while it happens: which results of a stream. Streams that the worker does not have are passed over.
+#: What is printed while it happens: which results of a stream.
 FOLLOWED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
     "elephants": lambda value: value["event"] != "update",
-    "talkers": lambda value: (value["by"], value["ranked_by"]) == ("source", "bytes"),
+    "talkers": lambda value: (
+        (value["by"], value["ranked_by"]) == ("source", "bytes")
+        and value["window_end_ns"] - value["window_start_ns"] == WINDOW_S * SECOND_NS
+    ),
     "link-events": lambda _: True,
     "path-events": lambda _: True,
     "elephant-links": lambda _: True,
@@ -95,18 +99,11 @@ def demo(out: Console, run: Run, folder: Path) -> int:
 def _summary(out: Console, run: Run, truth: Truth, folder: Path) -> int:
     links, results = LinkTable.from_path(folder / "links.csv"), folder / "results"
     published = {stream: read_results(results, stream) for stream in STREAMS}
-    events = published["elephants"]
-    messages = results / "messages.bin"
-    for table in (
-        elephants_table(truth, events, links),
-        sources_table(truth, messages, links),
-        links_table(truth, messages, links, run.duration_s),
-        scan_table(truth, run, published["sources"], published["distances"]),
-    ):
+    for table in tables(truth, run, published, port_names(links)):
         out.print(table)
-    found = judge(truth, links, messages, published)
+    found = judge(truth, links, results / "messages.bin", published)
     out.print(as_table(found))
-    return 0 if all(verdict.good for verdict in found) else 1
+    return status(found)
 
 
 @contextlib.contextmanager
@@ -118,18 +115,16 @@ def _followed(out: Console, running: Pipeline) -> Iterator[None]:
     async def follow(stream: str) -> None:
         async for _, value in read_topic(running.settings, name(running.settings, stream), from_beginning=True):
             if FOLLOWED[stream](value):
-                out.print(f"[cyan]{stream:10}[/] {render_line(stream, '', value)}")
+                out.print(f"[cyan]{stream:14}[/] {escape(render_line(stream, '', value))}")
 
     def work() -> None:
         asyncio.set_event_loop(loop)
         with contextlib.suppress(asyncio.CancelledError):
             try:
-                loop.run_until_complete(asyncio.gather(*map(follow, streams)))
+                loop.run_until_complete(asyncio.gather(*map(follow, FOLLOWED)))
             except Exception as error:  # noqa: BLE001 - said when the block ends
                 failed.append(error)
 
-    had = {stream_of(running.settings, spec.name) for spec in specs(running.settings)}
-    streams = [stream for stream in FOLLOWED if stream in had]
     thread = threading.Thread(target=work)
     thread.start()
     try:

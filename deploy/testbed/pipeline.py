@@ -8,10 +8,10 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -22,6 +22,7 @@ from agents.send import send_links, send_topology
 from agents.tail import read_topic
 from deploy.testbed.processes import start, until
 from flowstream.links import LinkTable
+from flowstream.setting_tables import Analysis
 from flowstream.settings import Settings, load
 from flowstream.topics import STREAMS, name, specs, stream_of
 from flowstream.topology import Topology
@@ -31,6 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 RAW = "flow-messages"
 WINDOW_S = 10
 SETTLED_POLLS = 50  # of the metrics, ten a second: longer than a partition takes to become idle
+#: All analyses; of talkers windows as the truth has them and one that any run fits into, with every source in them.
+ANALYSED: Mapping[str, Any] = {
+    "analyses": get_args(Analysis),
+    "talkers": {"windows": [{"size_s": size_s, "step_s": WINDOW_S} for size_s in (WINDOW_S, 900)], "count": 1000},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +70,9 @@ def begin(folder: Path, listen: str, links: Path | None = None, topology: Path |
             "FLOWSTREAM_DATA_DIR": str(folder / "worker"),
             "FLOWSTREAM_WEB__PORT": str(web),
             "FLOWSTREAM_TIME__IDLE_AFTER_S": "3",
+            **{f"FLOWSTREAM_{setting.upper()}": json.dumps(value) for setting, value in ANALYSED.items()},
         }
     )
-    if "talkers" in Settings.model_fields:  # windows as the truth has them, and every source in them
-        windows = [{"size_s": WINDOW_S, "step_s": WINDOW_S}]
-        os.environ.update({"FLOWSTREAM_TALKERS__WINDOWS": json.dumps(windows), "FLOWSTREAM_TALKERS__COUNT": "1000"})
     settings = load()
     asyncio.run(_prepare(settings, links, topology))
     start(folder, "worker", [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "warning"])

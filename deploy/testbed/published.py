@@ -1,31 +1,38 @@
-"""What the worker published of a run, in the shapes in which it is held against the truth.
-
-A stream that the worker does not have gives nothing, and then the samples themselves are looked at instead.
-"""
+"""What flowstream published of a run, in the shapes in which it is held against the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from deploy.testbed.estimates import SourceEstimate
 from deploy.testbed.truth import Flow
-from deploy.testbed.verdicts import Place, flow_of
-
-Hops = list[tuple[str, int, int]]
+from deploy.testbed.verdicts import Hops, Place, SourceEstimate, flow_of
 
 
 def source_bytes(talkers: Iterable[Mapping[str, Any]], window_ns: int) -> dict[tuple[int, str], SourceEstimate]:
-    """Return the bytes of sources by (window start, address), of the windows of one length."""
+    """Return the bytes of sources by (window start, address), of the windows of one length.
+
+    A ``window_ns`` of 0 is the whole run, as in the truth: the last of the longest windows, with a start of 0.
+    """
+    ranked = [value for value in talkers if (value["by"], value["ranked_by"]) == ("source", "bytes")]
+    if not window_ns:
+        whole = max(ranked, key=lambda value: (_length_ns(value), value["window_end_ns"]), default=None)
+        return {(0, row["src_addr"]): _estimate(row) for row in whole["top"]} if whole else {}
     return {
-        (value["window_start_ns"], row["src_addr"]): SourceEstimate(
-            row["bytes"] or 0, row["bytes_low"], row["bytes_high"], row["records"], row["bytes"] is not None
-        )
-        for value in talkers
-        if (value["by"], value["ranked_by"]) == ("source", "bytes")
-        and value["window_end_ns"] - value["window_start_ns"] == window_ns
+        (value["window_start_ns"], row["src_addr"]): _estimate(row)
+        for value in ranked
+        if _length_ns(value) == window_ns
         for row in value["top"]
     }
+
+
+def _length_ns(value: Mapping[str, Any]) -> int:
+    return int(value["window_end_ns"]) - int(value["window_start_ns"])
+
+
+def _estimate(row: Mapping[str, Any]) -> SourceEstimate:
+    stated = row["bytes"] is not None
+    return SourceEstimate(row["bytes"] or 0, row["bytes_low"], row["bytes_high"], row["records"], stated)
 
 
 def whole_paths(paths: Iterable[Mapping[str, Any]]) -> list[tuple[Flow, Hops]]:
@@ -38,10 +45,14 @@ def whole_paths(paths: Iterable[Mapping[str, Any]]) -> list[tuple[Flow, Hops]]:
     ]
 
 
-def inbound_rates(link_use: Iterable[Mapping[str, Any]]) -> dict[tuple[int, Place], tuple[float, float]]:
-    """Return (low, high) of each interface's load inbound, bits/s on the wire, by (start, (exporter, if_index))."""
+def inbound_rates(link_use: Iterable[Mapping[str, Any]]) -> dict[tuple[int, Place], tuple[float, float, float]]:
+    """Return (low, estimate, high) of loads inbound, bits/s on the wire, by (start, (exporter, if_index))."""
     return {
-        (value["window_start_ns"], (value["exporter"], port["if_index"])): (port["low_bps"], port["high_bps"])
+        (value["window_start_ns"], (value["exporter"], port["if_index"])): (
+            port["low_bps"],
+            port["rate_bps"],
+            port["high_bps"],
+        )
         for value in link_use
         for port in value["interfaces"]
         if port["direction"] == "in" and port["rate_bps"] is not None

@@ -10,6 +10,7 @@ from deploy.testbed.plan import Run
 
 BULK_FLOWS = 98  # with E1 and E2 a hundred flows between two servers, of which two are elephants
 BULK_SHARE = 0.001  # of the link, each
+HUNDRED_PORTS = (5201, 5202, 5206)  # of E1, E2 and bulk
 SINK_PORT = 7000
 SCAN_PORTS_PER_S = 400
 
@@ -71,12 +72,12 @@ def schedule(run: Run) -> Schedule:
     late, short = max(3, run.duration_s // 8), run.duration_s - run.duration_s // 4
     # Names, hosts and shares of the link; frames add 4 to 5 % to the payload that iperf3 is told to send.
     wanted = (
-        ("E1", (a, 0), (c, 0), 5201, "tcp", chance.uniform(0.27, 0.32), 0, run.duration_s, 1),
-        ("E2", (a, 1), (c, 1), 5202, "tcp", chance.uniform(0.19, 0.22), late, short, 1),
+        ("E1", (a, 0), (c, 0), HUNDRED_PORTS[0], "tcp", chance.uniform(0.27, 0.32), 0, run.duration_s, 1),
+        ("E2", (a, 1), (c, 1), HUNDRED_PORTS[1], "tcp", chance.uniform(0.19, 0.22), late, short, 1),
         ("E3", (b, 0), (c, 2), 5203, "udp", chance.uniform(0.16, 0.18), 2 * late, short - late, 1),
         ("M1", (d, 0), (b, 1), 5204, "tcp", chance.uniform(0.040, 0.044), 0, run.duration_s, 1),
         ("M2", (d, 5), (a, 5), 5205, "udp", chance.uniform(0.015, 0.025), 0, run.duration_s, 1),
-        ("bulk", (a, 0), (c, 0), 5206, "tcp", BULK_SHARE, 1, run.duration_s - 2, BULK_FLOWS),
+        ("bulk", (a, 0), (c, 0), HUNDRED_PORTS[2], "tcp", BULK_SHARE, 1, run.duration_s - 2, BULK_FLOWS),
     )
     transfers = tuple(
         Transfer(

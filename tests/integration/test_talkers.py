@@ -45,6 +45,12 @@ def from_kafka(lab: Lab) -> dict[str, dict[str, Any]]:
     return {r.key.decode(): schemas.single_object_decode(r.value)[1] for r in records}
 
 
+def newest(lab: Lab, by: str) -> dict[str, Any]:
+    """What the topic has said last of a way to group, without the fields that are not of it."""
+    said = [v for k, v in from_kafka(lab).items() if k.endswith(f"|40|{by}|packets")][-1]
+    return {**said, "top": [{name: v for name, v in entry.items() if v is not None} for entry in said["top"]]}
+
+
 def test_windows_longer_than_a_life_are_those_of_a_file_and_are_served_by_every_worker(lab: Lab) -> None:
     values = recorded()
     told = from_file(lab, values)
@@ -62,9 +68,6 @@ def test_windows_longer_than_a_life_are_those_of_a_file_and_are_served_by_every_
     wait_for(lambda: expected.items() <= from_kafka(lab).items(), "the windows of the file", 120)
     assert from_kafka(lab).items() <= told.items()
     for by in ("source", "conversation", "port"):
-        newest = [v for k, v in from_kafka(lab).items() if k.endswith(f"|40|{by}|packets")][-1]
-        top = [{name: v for name, v in entry.items() if v is not None} for entry in newest["top"]]
         for worker in (second, third):
             answered = partial(fetch, worker, f"/talkers?by={by}&rank=packets&size=40")
-            due = (200, {**newest, "top": top})
-            wait_for(lambda answered=answered, due=due: answered() == due, "the newest", 30)
+            wait_for(lambda by=by, answered=answered: answered() == (200, newest(lab, by)), "the newest", 30)

@@ -32,6 +32,14 @@ def test_sources_are_taken_from_windows_of_the_length_ranked_by_bytes():
     }
 
 
+def test_the_whole_run_is_the_last_of_the_longest_windows():
+    late = talkers(90, window_start_ns=5 * SECOND_NS, window_end_ns=95 * SECOND_NS)
+    late["top"] = late["top"][:1]
+    found = source_bytes([late, talkers(90), talkers(10), talkers(900, by="pair")], 0)
+    assert {key: estimate.low for key, estimate in found.items()} == {(0, "10.0.1.10"): 600}
+    assert source_bytes([], 0) == {}
+
+
 def path(*hops: tuple[str, int, int], **changed: Any) -> dict[str, Any]:
     named = [{"exporter": e, "in_if": i, "out_if": o, "inferred": False} for e, i, o in hops]
     return {"flow": FLOW._asdict(), "ambiguous": False, "paths": [{"complete": True, "hops": named}]} | changed
@@ -54,11 +62,11 @@ def link_use(*rates: tuple[str, int | None]) -> dict[str, Any]:
 
 def test_loads_are_those_inbound_that_have_a_number():
     assert inbound_rates([link_use(("out", 8), ("in", None))]) == {}
-    assert inbound_rates([link_use(("out", 8), ("in", 8))]) == {(0, ("10.255.0.11", 15)): (7, 9)}
+    assert inbound_rates([link_use(("out", 8), ("in", 8))]) == {(0, ("10.255.0.11", 15)): (7, 8, 9)}
 
 
 @pytest.mark.parametrize(("wire_bytes", "good"), [(8, False), (9, True), (11, True), (12, False)])
 def test_a_load_has_to_lie_within_its_interval(wire_bytes: int, good: bool):
     truth = Truth(10**8, 10 * SECOND_NS, {}, {}, {("leaf1", "l1h"): wire_bytes})
-    rates = {(0, ("10.255.0.11", 15)): (7.0, 9.0)}
+    rates = {(0, ("10.255.0.11", 15)): (7.0, 8.0, 9.0)}
     assert verdicts.link_coverage(truth, rates, {("10.255.0.11", 15): ("leaf1", "l1h")}).good == good
