@@ -82,7 +82,8 @@ def from_the_library(lab: Lab, records: Sequence[Any]) -> Said:
 
 def from_kafka(lab: Lab) -> Said:
     """What the result topics hold: the last value of each key."""
-    there = [stream for stream in STREAMS if stream != "distance-pair-blocks"]
+    analyses = lab.settings().analyses
+    there = [stream for stream, by in STREAMS.items() if by in analyses and stream != "distance-pair-blocks"]
     return {(s, r.partition, r.key): r.value for s in there for r in read_all(lab.broker, lab.topic(s))}
 
 
