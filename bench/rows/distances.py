@@ -1,36 +1,17 @@
-"""The distances operator alone, in a process of its own held to the workers' core: see ``bench.alone``."""
+"""The distances operator alone: see ``bench.alone``."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 from bench.alone import SOURCES
-from bench.calibrate import ONE_THREAD
+from bench.apart import measured_apart
 from bench.ground import Ground
-from bench.report import BenchError
 from bench.rows.row import Row
 from bench.verdict import Outcome, Target
 
 
 def _measured(ground: Ground) -> dict[str, float]:
     if "distances" not in ground.shared:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.alone", "3" if ground.quick else "7"], env={**os.environ, **ONE_THREAD},
-            cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        if ground.core is not None:
-            os.sched_setaffinity(process.pid, {ground.core})
-        try:
-            printed, said = process.communicate(timeout=120)
-        finally:
-            process.kill()
-        if process.returncode:
-            raise BenchError(f"the distances alone: {said[-300:]}")
-        ground.shared["distances"] = json.loads(printed)
+        ground.shared["distances"] = measured_apart(ground, "bench.alone", 3 if ground.quick else 7)
     found: dict[str, float] = ground.shared["distances"]
     return found
 
