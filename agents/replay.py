@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,12 +101,9 @@ def run_replay(
     """Run a replay with ``count`` workers until it is finished, or an interrupt; ReplayError where a worker ends."""
     run = _Run(state, report)
     finished = False
-    with Workers(replayed, ("--replay", state.name, *arguments), count) as workers:
-        try:
-            asyncio.run(run.follow(replayed, workers))
-            finished = True
-        except KeyboardInterrupt:
-            pass
+    interrupts = KeyboardInterrupt, asyncio.CancelledError
+    with Workers(replayed, ("--replay", state.name, *arguments), count) as workers, suppress(*interrupts):
+        finished = asyncio.run(run.follow(replayed, workers))
     return Ended(finished, run.read, run.closed_ns, run.seconds)
 
 
@@ -123,13 +122,26 @@ class _Run:
         """How long it has computed, without the time that the workers needed to start."""
         return 0.0 if self._began is None else time.monotonic() - self._began
 
-    async def follow(self, replayed: Settings, workers: Workers) -> None:
-        """Watch until the end is reached in every partition."""
+    async def follow(self, replayed: Settings, workers: Workers) -> bool:
+        """Watch until the end is reached in every partition; return False where Ctrl-C came before."""
+        watching, interrupted = asyncio.current_task(), False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            interrupted = True
+            if watching is not None:
+                watching.cancel()
+
+        # The client may swallow a cancellation that comes while it returns, and asyncio's own handler cancels once.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt)
         async with following(replayed) as follower:
             while not follower.finished(self._state.bounds):
+                if interrupted:
+                    return False
                 workers.require_running()
                 await follower.poll()
                 self._take(follower)
+        return True
 
     def _take(self, follower: ProgressFollower) -> None:
         if not follower.progress:

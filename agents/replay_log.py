@@ -64,7 +64,9 @@ class FlowsLog:
                 for record in records:
                     with suppress(StateError):  # the analysis passes it over, too
                         block = decode_block(record.value or b"")
-                        marks.append(Mark(record.offset, block.source, block.watermark_ns))
+                        marks.append(
+                            Mark(record.offset, block.source, block.from_offset, block.to_offset, block.watermark_ns)
+                        )
                         found |= block.source == probe.source
                 if found:
                     break

@@ -19,6 +19,8 @@ from flowstream.settings import Settings
 
 #: Evidence for an elephant, and its estimates, look back seconds; a minute is enough for all but the oldest.
 WARM_UP_S_MIN = 60.0
+#: So many blocks in a row, of one source partition, may a worker send that does not know it has been replaced.
+STRAGGLERS = 4
 
 
 class Probe(NamedTuple):
@@ -29,10 +31,12 @@ class Probe(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A block's header: where it is, whose it is, and the watermark after it."""
+    """A block's header: where it is, whose it is, the source offsets it covers, and the watermark after it."""
 
     offset: int
     source: SourcePartition
+    from_offset: int
+    to_offset: int
     watermark_ns: int | None
 
 
@@ -97,27 +101,57 @@ def _next_mark(answers: _Answers, probe: Probe) -> Generator[Probe, Marks, Mark 
 def crossings(start: int, end: int, sources: Iterable[SourcePartition], time_ns: int) -> Probing:
     """Ask for what is needed to find the crossings of a time in ``[start, end)``, and return them.
 
-    About log2(end - start) probes, and a few more per source partition: they cross at much the same place.
+    About log2(end - start) probes, and a few more per source partition: they cross at much the same place. More where a
+    worker that had been replaced has sent blocks there.
     """
     answers = _Answers(end)
     found: dict[SourcePartition, Mark] = {}
     unbounded: set[SourcePartition] = set()
     for source in sorted(sources):
+        before, mark = yield from _crossing(answers, source, start, end, time_ns)
+        if mark is not None:
+            found[source] = mark
+            if before is None:
+                unbounded.add(source)
+    return Crossings(start, end, found, frozenset(unbounded))
+
+
+def _crossing(
+    answers: _Answers, source: SourcePartition, start: int, end: int, time_ns: int
+) -> Generator[Probe, Marks, tuple[Mark | None, Mark | None]]:
+    """Find the block with which a source reaches the time, and the last one before it that does not."""
+    reaching, limit = None, end
+    while True:
         # Invariant: the last block of the source before low is below the time; the next one from high on is not.
-        low, high = start, end
+        low, high, before = start, limit, None
         while low < high:
             middle = (low + high) // 2
             mark = yield from _next_mark(answers, Probe(source, middle))
-            if mark is not None and (mark.watermark_ns is None or mark.watermark_ns < time_ns):
-                low = mark.offset + 1
+            if mark is not None and mark.offset < limit and (mark.watermark_ns is None or mark.watermark_ns < time_ns):
+                low, before = mark.offset + 1, mark
             else:
                 high = middle
-        mark = (yield from _next_mark(answers, Probe(source, low))) if low < end else None
-        if mark is not None:
-            found[source] = mark
-            if low == start:
-                unbounded.add(source)
-    return Crossings(start, end, found, frozenset(unbounded))
+        mark = (yield from _next_mark(answers, Probe(source, low))) if low < limit else None
+        if mark is not None and mark.offset < limit:
+            reaching = mark
+        if reaching is None or before is None:
+            return before, reaching
+        if before.to_offset >= reaching.from_offset and not (yield from _is_followed_by_a_gap(answers, reaching)):
+            return before, reaching
+        # These are stragglers, sent by a worker that had been replaced: the time may be reached before them.
+        limit = before.offset
+
+
+def _is_followed_by_a_gap(answers: _Answers, mark: Mark) -> Generator[Probe, Marks, bool]:
+    """Whether the source goes on beyond what a block and its like have covered: others had covered that before them."""
+    for _ in range(STRAGGLERS):
+        following = yield from _next_mark(answers, Probe(mark.source, mark.offset + 1))
+        if following is None:
+            return False
+        if following.from_offset > mark.to_offset:
+            return True
+        mark = following
+    return False
 
 
 def heads(start: int, end: int, sources: Iterable[SourcePartition]) -> Probing:
