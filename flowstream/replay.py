@@ -120,7 +120,7 @@ def _crossing(
     answers: _Answers, source: SourcePartition, start: int, end: int, time_ns: int
 ) -> Generator[Probe, Marks, tuple[Mark | None, Mark | None]]:
     """Find the block with which a source reaches the time, and the last one before it that does not."""
-    reaching, limit = None, end
+    reaching, limit, left_out = None, end, 0
     while True:
         # Invariant: the last block of the source before low is below the time; the next one from high on is not.
         low, high, before = start, limit, None
@@ -134,12 +134,14 @@ def _crossing(
         mark = (yield from _next_mark(answers, Probe(source, low))) if low < limit else None
         if mark is not None and mark.offset < limit:
             reaching = mark
-        if reaching is None or before is None:
+        if before is None or (reaching is None and left_out == STRAGGLERS):
             return before, reaching
-        if before.to_offset >= reaching.from_offset and not (yield from _is_followed_by_a_gap(answers, reaching)):
+        continues = reaching is not None and before.to_offset >= reaching.from_offset
+        if reaching is not None and continues and not (yield from _is_followed_by_a_gap(answers, reaching)):
             return before, reaching
-        # These are stragglers, sent by a worker that had been replaced: the time may be reached before them.
-        limit = before.offset
+        # These are stragglers, sent by a worker that had been replaced: the time may be reached before them. So may be
+        # the last blocks of all.
+        limit, left_out = before.offset, left_out + 1
 
 
 def _is_followed_by_a_gap(answers: _Answers, mark: Mark) -> Generator[Probe, Marks, bool]:
