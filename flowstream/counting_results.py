@@ -10,19 +10,14 @@ from flowstream.counting import Rule
 from flowstream.errors import StateError
 from flowstream.operators import Result
 from flowstream.partials import Cube, PartialBatch
-from flowstream.running_windows import RunningWindows
+from flowstream.running_windows import VERSION, RunningWindows, WindowSnapshot
 
 STREAM = "counting"
-VERSION = 1
 SUMS = ("records", "bytes", "packets")
 LIMIT = 2**63 - 1
 
 
-class _Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    operator: str
-    version: int
-    size_ns: int
-    window: int
+class _Snapshot(WindowSnapshot, frozen=True, array_like=True, forbid_unknown_fields=True):
     sums: list[tuple[int, list[int]]]  # by rule << 1 | counts, in the order of SUMS
 
 
@@ -80,15 +75,7 @@ class CountingResults(RunningWindows):
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot's sums; StateError where it is not one, or of windows of another length."""
-        try:
-            taken = msgspec.msgpack.decode(state, type=_Snapshot)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise StateError(f"not a snapshot of the operator {self.name}: {error}") from None
-        if (taken.operator, taken.version, taken.size_ns) != (self.name, VERSION, self.size_ns):
-            raise StateError(
-                f"a snapshot of {taken.operator} version {taken.version} over {taken.size_ns} ns, "
-                f"not {self.name} {VERSION} over {self.size_ns} ns"
-            )
+        taken = self.taken(state, _Snapshot)
         for key, sums in taken.sums:
             if key >> 1 not in set(Rule) or len(sums) != len(SUMS) or not all(abs(n) <= LIMIT for n in sums):
                 raise StateError("a snapshot of sums that cannot be")

@@ -67,19 +67,6 @@ def estimates(
     return Estimates(samples, named, low * factor, high * np.maximum(factor, widening))
 
 
-def of_packets(
-    total: ArrayLike, packets: ArrayLike, variance: ArrayLike, weight_max: ArrayLike
-) -> tuple[Floats, Floats]:
-    """Return variance and largest weight of a sum of packets, from those of its bytes (``total``).
-
-    Packets of one sampling rate are at least as sure as their bytes, since sizes vary and packets do not
-    (Cauchy's inequality): the relative error of the bytes is taken, which errs on the side of doubt.
-    """
-    y = np.asarray(total, np.float64)
-    scale = np.divide(np.asarray(packets, np.float64), y, out=np.zeros_like(y), where=y > 0.0)
-    return np.asarray(variance, np.float64) * scale * scale, np.asarray(weight_max, np.float64) * scale
-
-
 def rate_interval(sum_w: ArrayLike, sum_w2: ArrayLike, max_w: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """Return the (low, high) bounds of a weighted Poisson sum, elementwise over arrays of one shape.
 

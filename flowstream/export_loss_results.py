@@ -6,22 +6,16 @@ import msgspec
 import numpy as np
 
 from flowstream.batch import FlowType, address_text
-from flowstream.errors import StateError
 from flowstream.export_loss import BY_RECORDS, Loss, LossRow
 from flowstream.operators import Result
 from flowstream.partials import PartialBatch
-from flowstream.running_windows import RunningWindows
+from flowstream.running_windows import VERSION, RunningWindows, WindowSnapshot
 from flowstream.sequence_gaps import LossTracker
 
 STREAM = "export-loss"
-VERSION = 1
 
 
-class _Snapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    operator: str
-    version: int
-    size_ns: int
-    window: int
+class _Snapshot(WindowSnapshot, frozen=True, array_like=True, forbid_unknown_fields=True):
     counters: bytes
     sums: list[LossRow]
 
@@ -72,15 +66,7 @@ class ExportLoss(RunningWindows):
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot's state; StateError where it is not one, or of windows of another length."""
-        try:
-            taken = msgspec.msgpack.decode(state, type=_Snapshot)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise StateError(f"not a snapshot of the operator {self.name}: {error}") from None
-        if (taken.operator, taken.version, taken.size_ns) != (self.name, VERSION, self.size_ns):
-            raise StateError(
-                f"a snapshot of {taken.operator} version {taken.version} over {taken.size_ns} ns, "
-                f"not {self.name} {VERSION} over {self.size_ns} ns"
-            )
+        taken = self.taken(state, _Snapshot)
         tracker = LossTracker()
         tracker.restore(taken.counters)
         self.window, self._tracker, self._sum = taken.window, tracker, Loss.of_rows(taken.sums)

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import TypeVar
 
+import msgspec
+
+from flowstream.errors import StateError
 from flowstream.operators import Pane, Result
 from flowstream.partials import PartialBatch
+
+VERSION = 1
+
+
+class WindowSnapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Whose state it is, and the open window; operators add what they have summed up."""
+
+    operator: str
+    version: int
+    size_ns: int
+    window: int
+
+
+Snapshot = TypeVar("Snapshot", bound=WindowSnapshot)
 
 
 class RunningWindows(ABC):
@@ -49,6 +67,19 @@ class RunningWindows(ABC):
         if pane.end_ns % self.size_ns == 0:
             results += self._close()
         return results
+
+    def taken(self, state: bytes, kind: type[Snapshot]) -> Snapshot:
+        """Read a snapshot; StateError where it is not one of this operator, or of windows of another length."""
+        try:
+            snapshot = msgspec.msgpack.decode(state, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise StateError(f"not a snapshot of the operator {self.name}: {error}") from None
+        if (snapshot.operator, snapshot.version, snapshot.size_ns) != (self.name, VERSION, self.size_ns):
+            raise StateError(
+                f"a snapshot of {snapshot.operator} version {snapshot.version} over {snapshot.size_ns} ns, "
+                f"not {self.name} {VERSION} over {self.size_ns} ns"
+            )
+        return snapshot
 
     def _close(self) -> list[Result]:
         results = [] if self.quiet else self.told(self.window * self.size_ns, (self.window + 1) * self.size_ns)
