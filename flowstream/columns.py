@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from operator import is_
 from typing import Any, ClassVar, Self, cast
@@ -160,6 +160,14 @@ class ColumnBatch:
         """The same rows in whatever order costs nothing: for what does not depend on it, such as a sum."""
         return self if self._unsorted is None else self._unsorted
 
+    def arranged(self, values: Array) -> Array:
+        """Return what goes with the rows of ``in_any_order`` in the order of these, which are those of one pane."""
+        if self._unsorted is None:
+            return values
+        if not isinstance(self._source, _InTimeOrder):
+            raise TypeError("rows of several panes, each of which has an order of its own")
+        return np.asarray(values[self._source.order])
+
     @classmethod
     def _checked(cls, rows: int, columns: Mapping[str, Array]) -> dict[str, Array]:
         unknown = set(columns) - set(cls.LAYOUT)
@@ -182,13 +190,11 @@ class _InTimeOrder:
 
     def __init__(self, batch: ColumnBatch) -> None:
         self._batch = batch
-        self._order: NDArray[np.int64] | slice | None = None
 
     def __call__(self, name: str) -> Array:
-        if self._order is None:
-            self._order = self._ordered()
-        ordered: Array = self._batch.peek(name)[self._order]
+        ordered: Array = self._batch.peek(name)[self.order]
         return ordered
 
-    def _ordered(self) -> NDArray[np.int64] | slice:
+    @cached_property
+    def order(self) -> NDArray[np.int64] | slice:
         return time_order(*map(self._batch.peek, ("time_ns", "origin_id", "origin_offset", "origin_row")))

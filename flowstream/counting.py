@@ -24,10 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
-from flowstream.batch import FlowBatch
+from flowstream.batch import Array, FlowBatch
 from flowstream.flow_keys import flow_words
 from flowstream.hashing import number_by_first, number_groups
-from flowstream.links import EDGE_NO, EDGE_UNKNOWN, EDGE_YES
+from flowstream.links import EDGE_NO, EDGE_UNKNOWN, EDGE_YES, LinkTable
+from flowstream.saturation import plus, scaled
+
+Integers = NDArray[np.int64]
 
 
 class Rule(IntEnum):
@@ -47,42 +50,94 @@ class Counted:
     rule: NDArray[np.uint8]
 
 
+class CountOnce:
+    """What counts of each pane, decided once for all operators that ask; ``links`` may be replaced between two."""
+
+    def __init__(self, links: LinkTable) -> None:
+        self.links = links
+        self._decided: tuple[FlowBatch, Counted] | None = None
+
+    def of(self, rows: FlowBatch) -> Counted:
+        """Decide about a pane's rows, as ``rows.in_any_order`` has them; whoever asks next is told the same."""
+        if self._decided is None or self._decided[0] is not rows:
+            given = rows.in_any_order
+            edge = self.links.lookup(given.peek("exporter"), given.peek("in_if"))[1]
+            self._decided = rows, count_once(given, edge)
+        return self._decided[1]
+
+    def in_time_order(self, rows: FlowBatch) -> Counted:
+        """Decide about a pane's rows, in their order."""
+        counted = self.of(rows)
+        return Counted(rows.arranged(counted.counts), rows.arranged(counted.rule))
+
+
 def count_once(rows: FlowBatch, edge: NDArray[np.int8]) -> Counted:
     """Decide which rows of a pane count; ``edge`` is what ``LinkTable.lookup`` says of (exporter, in_if)."""
-    counts = edge == EDGE_YES
-    rule = np.where(edge == EDGE_UNKNOWN, np.uint8(Rule.ONLY), np.uint8(Rule.EDGE))
-    if (edge == EDGE_UNKNOWN).any():
-        open_rows = np.flatnonzero(edge != EDGE_NO)
-        decided = _by_sighting(rows.take(open_rows), edge[open_rows] == EDGE_YES)
-        counts[open_rows], rule[open_rows] = decided.counts, decided.rule
+    unknown = edge == EDGE_UNKNOWN
+    counts, rule = unknown | (edge == EDGE_YES), np.where(unknown, np.uint8(Rule.ONLY), np.uint8(Rule.EDGE))
+    if unknown.any():
+        at, flow, flows = _seen_at_several(rows, np.flatnonzero(edge != EDGE_NO))
+        if len(at):
+            counts[at], rule[at] = _by_sighting(rows.take(at), flow, flows, edge[at] == EDGE_YES)
     return Counted(counts, rule)
 
 
-def _by_sighting(rows: FlowBatch, at_edge: NDArray[np.bool_]) -> Counted:
+def _seen_at_several(rows: FlowBatch, at: Integers) -> tuple[Integers, Integers, int]:
+    """Return which of the rows ``at`` are of flows with more than one sighting, their flows' numbers, and a bound.
+
+    Most sources are seen at one place, and then so are their flows, which need not be told apart: that is what costs.
+    """
+    whole = len(at) == len(rows)
+    exporter, in_if, addresses = map(rows.peek, ("exporter", "in_if", "src_addr"))
+    at, *_ = _at_several(at, addresses if whole else addresses[at], exporter, in_if)
+    return _at_several(at, flow_words(rows.take(at)), exporter, in_if)
+
+
+def _at_several(at: Integers, keys: Array, exporter: Array, in_if: Array) -> tuple[Integers, Integers, int]:
+    """Return which of the rows ``at``, the numbers of their keys, and how many keys there are at the most."""
+    group, firsts = number_by_first(keys)
+    several = np.zeros(len(firsts), np.bool_)
+    _mark_several(group, firsts, at, exporter, in_if, several)
+    kept = several[group]
+    return at[kept], group[kept], len(firsts)
+
+
+def _by_sighting(
+    rows: FlowBatch, flow: Integers, flows: int, at_edge: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """Decide among sightings, (flow, exporter, in_if), of which those at an edge all count."""
     places = np.empty((len(rows), 3), np.uint64)
     places[:, 0:2], places[:, 2] = rows.exporter, rows.in_if
     place = number_groups(places)[0]  # in the order of exporter and in_if
-    flow, flows = number_by_first(flow_words(rows))
     sighting, seen = number_by_first(np.stack([flow, place], axis=1).astype(np.uint64))
-    ttl, size = np.zeros(len(seen), np.int64), np.zeros(len(seen))
+    ttl, size = np.zeros(len(seen), np.int64), np.zeros(len(seen), np.int64)
     _measure(sighting, rows.ip_ttl, rows.bytes, rows.sampling_rate, ttl, size)
-    own_flow = flow[seen]
-    best, rule = np.full(len(flows), -1), np.empty(len(flows), np.uint8)
-    states = np.zeros((len(flows), 3), np.int64)
-    _decide(own_flow, place[seen], at_edge[seen], ttl, size, best, rule, states)
-    by_edge = rule == Rule.EDGE
-    chosen = np.where(by_edge[flow], at_edge, best[flow] == sighting)
-    return Counted(chosen, rule[flow])
+    best, rule = np.full(flows, -1), np.empty(flows, np.uint8)
+    states = np.zeros((flows, 3), np.int64)
+    _decide(flow[seen], place[seen], at_edge[seen], ttl, size, best, rule, states)
+    return np.where(rule[flow] == Rule.EDGE, at_edge, best[flow] == sighting), rule[flow]
+
+
+@bare_njit
+def _mark_several(group, firsts, at, exporter, in_if, several):  # type: ignore[no-untyped-def]
+    """Mark the groups whose rows are not all of the exporter and interface of their first."""
+    for n in range(len(group)):
+        own = group[n]
+        row, first = at[n], at[firsts[own]]
+        several[own] |= (
+            in_if[row] != in_if[first]
+            or exporter[row, 1] != exporter[first, 1]
+            or exporter[row, 0] != exporter[first, 0]
+        )
 
 
 @bare_njit
 def _measure(sighting, row_ttl, sent, rate, ttl, size):  # type: ignore[no-untyped-def]
-    """Write the highest TTL and the estimated bytes of each sighting."""
+    """Write the highest TTL and the estimated bytes of each sighting, which no order of the rows changes."""
     for row in range(len(sighting)):
         own = sighting[row]
         ttl[own] = max(ttl[own], np.int64(row_ttl[row]))
-        size[own] += float(sent[row]) * max(float(rate[row]), 1.0)
+        size[own] = plus(size[own], scaled(sent[row], max(np.int64(rate[row]), np.int64(1))))
 
 
 @bare_njit
@@ -111,5 +166,5 @@ def _decide(flow, place, at_edge, ttl, size, best, rule, states):  # type: ignor
         if rule[own] == 3 and states[own, 2] == 0 and seen != best[own]:
             states[own, 1] += ttl[seen] == ttl[best[own]]
     for own in range(len(rule)):
-        if rule[own] == 3 and states[own, 2] == 0 and states[own, 1] == 0:
+        if states[own, 0] and rule[own] == 3 and states[own, 2] == 0 and states[own, 1] == 0:
             rule[own] = 2

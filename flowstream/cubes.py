@@ -16,12 +16,11 @@ from typing import Final
 import numpy as np
 
 from flowstream.batch import Array, FlowBatch, FlowType
-from flowstream.counting import Counted, count_once
+from flowstream.counting import Counted, CountOnce
 from flowstream.cube_sums import COUNTS, SPREAD, Integers, Sums, united, weights
 from flowstream.export_loss import BY_RECORDS
 from flowstream.grouping import group_rows
 from flowstream.hashing import number_groups
-from flowstream.links import LinkTable
 from flowstream.operators import Pane
 from flowstream.partials import KEYS, PARTIAL_COLUMNS, Cube, PartialBatch
 
@@ -218,18 +217,17 @@ _MAKERS: Final[Mapping[Cube, Callable[[_Counting], dict[str, Array]]]] = {
 
 
 class CubesOf:
-    """Sums up panes of flows. ``links`` may be replaced between two panes."""
+    """Sums up panes of flows."""
 
-    def __init__(self, config: CubesConfig, links: LinkTable) -> None:
+    def __init__(self, config: CubesConfig, counting: CountOnce) -> None:
         self.config = config
-        self.links = links
+        self._counting = counting
 
     def of(self, pane: Pane, partition: int) -> PartialBatch:
         """Return the sums of a pane of a flows partition, in the order of (cube, keys); ``origin_row`` counts up."""
         if not len(pane.rows):
             return PartialBatch.zeros(0)
-        rows = pane.rows
-        counting = _Counting(rows, count_once(rows, self.links.lookup(rows.exporter, rows.in_if)[1]))
+        counting = _Counting(pane.rows, self._counting.in_time_order(pane.rows))
         made: dict[Cube, Mapping[str, Array]] = {cube: _MAKERS[cube](counting) for cube in self.config.cubes}
         made |= {cube: make(pane) for cube, make in self.config.others.items()}
         return _joined(made, pane, partition)

@@ -21,7 +21,6 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from flowstream.blocks import Block, SourcePartition
-from flowstream.links import LinkTable
 from flowstream.operators import Pane, Said
 from flowstream.partials import EVERYWHERE, PartialBatch
 
@@ -31,9 +30,7 @@ ROWS_PER_PART: Final = 32768
 
 
 class Cubes(Protocol):
-    """Sums up the rows of a pane, by the edges that a table of links tells."""
-
-    links: LinkTable
+    """Sums up the rows of a pane."""
 
     def of(self, pane: Pane, partition: int) -> PartialBatch:
         """Return the sums of a pane of a flows partition, in the order of cubes and keys; ``origin_row`` counts up."""
@@ -71,16 +68,6 @@ class PartialsOperator:
         self._said = said
         self._rows_max = rows_max
         self._waiting: list[PartialBatch] = []  # of one pane each
-
-    @property
-    def links(self) -> LinkTable:
-        """The table of links that says what counts; it may be replaced between two panes."""
-        return self.cubes.links
-
-    @links.setter
-    def links(self, links: LinkTable) -> None:
-        """Take another table."""
-        self.cubes.links = links
 
     def process(self, panes: Sequence[Pane]) -> list[Said]:
         """Sum up the pane that was closed."""

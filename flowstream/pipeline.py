@@ -14,6 +14,7 @@ import numpy as np
 from flowstream.analysis import Analysis, Bounds, Outcome, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, origin_names
+from flowstream.counting import CountOnce
 from flowstream.cubes import CubesConfig, CubesOf, Maker
 from flowstream.decode import DecodeContext, Payloads
 from flowstream.decode.avro_writers import Writer
@@ -99,11 +100,13 @@ def distances_config(settings: Settings) -> DistancesConfig:
     )
 
 
-def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, str]) -> list[Operator]:
+def build_operators(settings: Settings, counting: CountOnce, names: Mapping[int, str]) -> list[Operator]:
     """Build the enabled operators; ``names`` gives ``topic-partition`` by origin id and may grow later.
 
-    The topology is given with ``PartitionWork.replace_tables``.
+    They go by the table of links that the counting goes by; the topology is given with
+    ``PartitionWork.replace_tables``.
     """
+    links = counting.links
     pane_ns = settings.pane_ns
     built: list[Operator] = []
     for analysis in settings.analyses:
@@ -121,7 +124,7 @@ def build_operators(settings: Settings, links: LinkTable, names: Mapping[int, st
                 size_panes=settings.panes(settings.sources.size_s),
                 distances=distances_config(settings) if settings.sources.distances else None,
             )
-            built.append(SourcesOperator(sources, pane_ns))
+            built.append(SourcesOperator(sources, pane_ns, counting))
         elif analysis == "quality":
             built.append(QualityOperator(QualityConfig(size_panes=settings.panes(settings.quality.size_s)), pane_ns))
     if "paths" in settings.analyses:  # after the elephants, of which it asks which flows they are
@@ -166,13 +169,14 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
     ) -> None:
         self._names: dict[int, str] = {}
         self._named: tuple[tuple[str, int], ...] = ()
-        operators = build_operators(settings, links, self._names)
-        self._cubes = CubesOf(cubes_config(settings, operators), links)
+        self._counting = CountOnce(links)
+        operators = build_operators(settings, self._counting, self._names)
         self._partials: PartialsOperator | None = None
         if settings.is_merging:
             route = Route(name(settings, "flows"), partition, settings.topics.partitions)
             said = None if progress is None else progress.closed
-            self._partials = PartialsOperator(self._cubes, settings.pane_ns, route, said)
+            cubes = CubesOf(cubes_config(settings, operators), self._counting)
+            self._partials = PartialsOperator(cubes, settings.pane_ns, route, said)
             operators.append(self._partials)
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 
@@ -188,9 +192,9 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
         return super().apply(offset, block)
 
     def replace_tables(self, links: LinkTable, topology: Topology) -> None:
-        """Give operators, and the counting of what is summed up, other tables."""
+        """Give operators, and what decides which rows count, other tables."""
         super().replace_tables(links, topology)
-        self._cubes.links = links
+        self._counting.links = links
 
     def take_partials(self) -> list[tuple[int, Block[PartialBatch]]]:
         """Return the blocks of partials of the panes closed since this was last asked, with their partitions."""

@@ -1,5 +1,8 @@
 """The table of sources: what each source address sent in a window, in sorted columnar blocks.
 
+A flow that several exporters have seen counts once (``flowstream/counting.py``); ``records`` alone is of all that was
+exported.
+
 A window of a partition is one block, and so one message, up to ``SOURCES_PER_BLOCK`` sources; more are in further
 blocks, in address order. A lookup by address is a binary search.
 """
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from flowstream import narrow
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import Array, FlowBatch, address_text
+from flowstream.counting import CountOnce
 from flowstream.distance_kernels import QUANTILES
 from flowstream.distances import DistancesConfig, restore_stateless, stateless_snapshot
 from flowstream.errors import StateError
@@ -31,6 +35,7 @@ STREAM = "sources"
 #: At up to 88 bytes a source, or 400 in JSON, a block stays below the 16 MB that a message may have.
 SOURCES_PER_BLOCK = 1 << 15
 COLUMNS: Mapping[str, str] = {
+    "records": "<i8",
     "flows": "<i8",
     "packets": "<i8",
     "bytes": "<i8",
@@ -57,21 +62,25 @@ class SourcesConfig:
 
 
 _BITS = {"<i8": "<i8", "<f8": "<u8"}  # what a type's bits are packed as
-_SUMS = ("flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets")
+_SUMS = ("records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets")
 
 
 @bare_njit
-def _add_rows(group, packets, sent, rate, in_bytes, in_packets, sums):  # type: ignore[no-untyped-def]
-    """Add every row to the sums of its group, in the order of ``_SUMS``."""
+def _add_rows(group, counts, packets, sent, rate, in_bytes, in_packets, sums):  # type: ignore[no-untyped-def]
+    """Add the rows that count to the sums of their groups, in the order of ``_SUMS``; the first is of all rows."""
     for row in range(len(group)):
-        own, times = group[row], np.int64(rate[row])
+        own = group[row]
         sums[own, 0] += 1
-        sums[own, 1] = plus(sums[own, 1], packets[row])
-        sums[own, 2] = plus(sums[own, 2], sent[row])
-        sums[own, 3] = plus(sums[own, 3], scaled(packets[row], times))
-        sums[own, 4] = plus(sums[own, 4], scaled(sent[row], times))
-        sums[own, 5] = plus(sums[own, 5], in_bytes[row])
-        sums[own, 6] = plus(sums[own, 6], in_packets[row])
+        if not counts[row]:
+            continue
+        times = np.int64(rate[row])
+        sums[own, 1] += 1
+        sums[own, 2] = plus(sums[own, 2], packets[row])
+        sums[own, 3] = plus(sums[own, 3], sent[row])
+        sums[own, 4] = plus(sums[own, 4], scaled(packets[row], times))
+        sums[own, 5] = plus(sums[own, 5], scaled(sent[row], times))
+        sums[own, 6] = plus(sums[own, 6], in_bytes[row])
+        sums[own, 7] = plus(sums[own, 7], in_packets[row])
 
 
 class SourcesOperator:
@@ -79,12 +88,14 @@ class SourcesOperator:
 
     name = "sources"
 
-    def __init__(self, config: SourcesConfig, pane_ns: int) -> None:
+    def __init__(self, config: SourcesConfig, pane_ns: int, counting: CountOnce) -> None:
         if pane_ns <= 0:
             raise ValueError(f"a pane of {pane_ns} ns has no length")
         self.config = config
         self._windowing = config.windowing()
         self.lookback = self._windowing.lookback
+        self._counting = counting
+        self._counts: dict[int, NDArray[np.bool_]] = {}  # by the index of a pane of the lookback
 
     @property
     def quiet(self) -> bool:
@@ -92,21 +103,29 @@ class SourcesOperator:
         return True
 
     def process(self, panes: Sequence[Pane]) -> list[Result]:
-        """Sum up the window that ends with the last pane, if one does."""
+        """Decide what counts of the last pane, and sum up the window that ends with it, if one does."""
+        known = self._counts
+        # After a restart there are panes of the lookback that this life has not decided about.
+        self._counts = {
+            p.index: known[p.index] if p.index in known else self._counting.of(p.rows).counts
+            for p in panes
+            if len(p.rows)
+        }
         window = self._windowing.closing(panes)
         if window is None:
             return []
         rows = window.rows.in_any_order
         group, addresses = number_groups(rows.src_addr)
-        columns = self._sums(rows, group, len(addresses))
+        counts = np.concatenate([self._counts[p.index] for p in panes if p.start_ns >= window.start_ns and len(p.rows)])
+        columns = self._sums(rows, counts, group, len(addresses))
         columns["dst_addrs"] = count_distinct(group, len(addresses), rows.dst_addr)
         columns["distance_p999"] = self._p999(window.rows, len(addresses))
         starts = range(0, len(addresses), SOURCES_PER_BLOCK)
         return [_part(window, number, start, addresses, columns) for number, start in enumerate(starts)]
 
-    def _sums(self, rows: FlowBatch, group: NDArray[np.int64], groups: int) -> dict[str, Array]:
+    def _sums(self, rows: FlowBatch, counts: Array, group: NDArray[np.int64], groups: int) -> dict[str, Array]:
         sums = np.zeros((groups, len(_SUMS)), np.int64)
-        _add_rows(group, rows.packets, rows.bytes, rows.sampling_rate, rows.in_bytes, rows.in_packets, sums)
+        _add_rows(group, counts, rows.packets, rows.bytes, rows.sampling_rate, rows.in_bytes, rows.in_packets, sums)
         return dict(zip(_SUMS, np.ascontiguousarray(sums.T), strict=True))
 
     def _p999(self, rows: FlowBatch, sources: int) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowstream.batch import FlowBatch, FlowType
+from flowstream.counting import CountOnce
 from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.link_use import LinkUse, LinkUseConfig
 from flowstream.links import LinkTable
@@ -50,7 +51,7 @@ def merged(
 ) -> list[Pane]:
     """Return ``count`` panes from ``first`` on of what the flows partitions, to which rows are dealt, say of rows."""
     wire = partial(interface_partials, config=WireLoadConfig(config.interval_ns, config.reach_ns))
-    cubes = CubesOf(CubesConfig(frozenset({Cube.SEQUENCE}), {Cube.INTERFACE: wire}), LinkTable())
+    cubes = CubesOf(CubesConfig(frozenset({Cube.SEQUENCE}), {Cube.INTERFACE: wire}), CountOnce(LinkTable()))
     panes = []
     for index in range(first, first + count):
         start_ns = index * pane_ns

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from flowstream.batch import FlowBatch
+from flowstream.counting import CountOnce
 from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.links import LinkTable
 from flowstream.operators import Operator, Pane, Result
@@ -25,7 +26,7 @@ def pane_of(rows: Any, index: int = 0) -> Pane:
 
 def summed(rows: FlowBatch, links: LinkTable | None = None, partition: int = 0, index: int = 0) -> PartialBatch:
     """Return what all cubes make of rows."""
-    return CubesOf(CubesConfig(), links or LinkTable()).of(pane_of(rows, index), partition)
+    return CubesOf(CubesConfig(), CountOnce(links or LinkTable())).of(pane_of(rows, index), partition)
 
 
 def merged(parts: Iterable[PartialBatch]) -> dict[tuple[Cube, tuple[int, ...]], Sums]:
@@ -50,7 +51,7 @@ class OverCubes:
     def __init__(self, inner: Operator, links: LinkTable) -> None:
         self.inner = inner
         self.name = inner.name
-        self._cubes = CubesOf(CubesConfig(), links)
+        self._cubes = CubesOf(CubesConfig(), CountOnce(links))
 
     @property
     def quiet(self) -> bool:

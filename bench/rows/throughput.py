@@ -88,7 +88,7 @@ def flows_in(app: App) -> int:
         while read < due:
             for message in reader.poll(1.0):
                 block = SourceBlock.from_value(schemas.single_object_decode(message.value())[1])
-                found[message.partition(), message.key()] = int(block.columns["flows"].sum())
+                found[message.partition(), message.key()] = int(block.columns["records"].sum())
                 read += 1
     return sum(found.values())
 

@@ -11,6 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from agents.tables import Tables
+from flowstream.counting import CountOnce
+from flowstream.links import LinkTable
 from flowstream.metrics import Metrics
 from flowstream.operators import Pane, Result
 from flowstream.settings import load
@@ -31,7 +33,7 @@ def tables(**sources: Any) -> Tables:
 
 
 def window(start_s: int, addresses: Sequence[str]) -> Sequence[Result]:
-    operator = SourcesOperator(SourcesConfig(1, distances=None), S)
+    operator = SourcesOperator(SourcesConfig(1, distances=None), S, CountOnce(LinkTable()))
     rows = flows(len(addresses), src_addr=addresses, bytes=list(range(1, len(addresses) + 1)))
     return operator.process([Pane(start_s, start_s * S, (start_s + 1) * S, rows)])
 

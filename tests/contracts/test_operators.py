@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from flowstream import schemas
 from flowstream.batch import FlowBatch
+from flowstream.counting import CountOnce
 from flowstream.counting_results import CountingResults
 from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
@@ -48,8 +49,10 @@ OPERATORS: Mapping[str, Callable[[], Operator]] = {
     "distances, pairs as records": lambda: DistancesOperator(
         DistancesConfig(2, 1, pairs="all", pair_form="records", flows_max=12), SECOND
     ),
-    "sources": lambda: SourcesOperator(SourcesConfig(), SECOND),
-    "sources, hopping, no distances": lambda: SourcesOperator(SourcesConfig(4, 2, distances=None), SECOND),
+    "sources": lambda: SourcesOperator(SourcesConfig(), SECOND, CountOnce(LINKS)),
+    "sources, hopping, no distances": lambda: SourcesOperator(
+        SourcesConfig(4, 2, distances=None), SECOND, CountOnce(LinkTable())
+    ),
     "paths": lambda: PathsOperator(PathsConfig(4, flows_max=3), SECOND, LINKS, Topology()),
     "quality": lambda: QualityOperator(QualityConfig(7), SECOND),
     "counting": lambda: OverCubes(CountingResults(7, SECOND), LinkTable()),

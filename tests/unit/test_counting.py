@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.batch import FlowBatch
-from flowstream.counting import Rule, count_once
+from flowstream.counting import CountOnce, Rule, count_once
+from flowstream.links import LinkTable
+from tests.sightings import Sighting, counting_places
 
 SIGHTINGS = st.lists(
     st.tuples(
@@ -28,29 +30,21 @@ def batch(rows):
 
 
 def brute_force(rows, edges):
-    """Decide flow by flow, as the rules are written."""
+    """Decide flow by flow, as the rules are written; what is known to lie inside never counts."""
     decided = [(False, Rule.EDGE)] * len(rows)
     for flow in {row[:2] for row in rows}:
         mine = [n for n, row in enumerate(rows) if row[:2] == flow]
-        places = {rows[n][2:4] for n in mine}
-        inside = {place for place in places if edges.get(place) == 0}
-        entries = {place for place in places if edges.get(place) == 1}
-        rest = places - inside
-        if entries:
-            chosen, rule = entries, Rule.EDGE
-        elif rest:
-            ttl = {p: max(rows[n][4] for n in mine if rows[n][2:4] == p) for p in rest}
-            size = {p: sum(rows[n][5] * max(rows[n][6], 1) for n in mine if rows[n][2:4] == p) for p in rest}
-            if 0 in ttl.values():
-                ttl = dict.fromkeys(rest, 0)
-            nearest = [p for p in rest if ttl[p] == max(ttl.values())]
-            chosen = {min(nearest, key=lambda p: (-size[p], p))}
-            rule = Rule.ONLY if len(rest) == 1 else Rule.TTL if len(nearest) == 1 else Rule.LARGEST
-        else:
-            continue
+        seen = {
+            place: Sighting(
+                max(rows[n][4] for n in mine if rows[n][2:4] == place),
+                sum(rows[n][5] * max(rows[n][6], 1) for n in mine if rows[n][2:4] == place),
+            )
+            for place in {rows[n][2:4] for n in mine}
+        }
+        chosen, rule = counting_places(seen, edges)
         for n in mine:
             place = rows[n][2:4]
-            decided[n] = (place in chosen, Rule.EDGE if place in inside else rule)
+            decided[n] = (place in chosen, Rule.EDGE if edges.get(place) == 0 else Rule[rule])
     return decided
 
 
@@ -75,3 +69,37 @@ def test_without_a_table_every_flow_counts_at_exactly_one_place(rows):
 def test_no_rows_are_counted_as_none():
     counted = count_once(FlowBatch.zeros(0), np.zeros(0, np.int8))
     assert (len(counted.counts), len(counted.rule)) == (0, 0)
+
+
+class Asked(LinkTable):
+    """A table that knows how often it was asked."""
+
+    times = 0
+
+    def lookup(self, exporter, in_if):
+        self.times += 1
+        return super().lookup(exporter, in_if)
+
+
+@given(SIGHTINGS, st.permutations(range(25)))
+def test_a_pane_is_decided_once_for_all_who_ask_in_any_order_and_in_that_of_time(rows, times):
+    table = Asked.from_csv("exporter,if_index,name,speed_bps,edge\n::1,1,a,1,true\n::2,1,b,1,false\n")
+    given_rows = batch(rows)
+    given_rows.time_ns[:] = times[: len(rows)]
+    pane, once = given_rows.in_time_order(), CountOnce(table)
+    any_order, in_time_order = once.of(pane), once.in_time_order(pane)
+    assert table.times == 1
+    expected = count_once(given_rows, table.lookup(given_rows.exporter, given_rows.in_if)[1])
+    order = np.argsort(given_rows.time_ns)
+    for name in ("counts", "rule"):
+        assert getattr(any_order, name).tolist() == getattr(expected, name).tolist()
+        assert getattr(in_time_order, name).tolist() == getattr(expected, name)[order].tolist()
+
+
+def test_the_next_pane_is_decided_by_the_table_that_is_there_then():
+    once = CountOnce(LinkTable())
+    first, second = batch([(1, 1, 1, 1, 0, 1, 1)]).in_time_order(), batch([(1, 1, 1, 1, 0, 1, 1)]).in_time_order()
+    assert once.of(first).rule.tolist() == [Rule.ONLY]
+    once.links = LinkTable.from_csv("exporter,if_index,name,speed_bps,edge\n::1,1,a,1,true\n")
+    assert once.of(first).rule.tolist() == [Rule.ONLY], "a pane is decided once"
+    assert once.of(second).rule.tolist() == [Rule.EDGE]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from flowstream.batch import FlowBatch, address_text
-from flowstream.counting import Rule
+from flowstream.counting import CountOnce, Rule
 from flowstream.counting_results import CountingResults
 from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.decode import Payloads, decode
@@ -48,7 +48,7 @@ def oracle() -> dict[str, tuple[int, int]]:
 
 def panes(rows: FlowBatch, links: LinkTable) -> list[tuple[Pane, PartialBatch]]:
     """Return the partials of every second of the run."""
-    cubes, seconds = CubesOf(CubesConfig(), links), rows.time_ns // SECOND
+    cubes, seconds = CubesOf(CubesConfig(), CountOnce(links)), rows.time_ns // SECOND
     made = []
     for k in np.unique(seconds).tolist():
         pane = Pane(k, k * SECOND, (k + 1) * SECOND, rows.take(seconds == k).in_time_order())
@@ -187,8 +187,9 @@ def test_both_stages_say_the_same_over_any_number_of_partitions_and_say_it_once(
 
 
 def test_sequence_numbers_go_to_every_partition_and_all_else_to_one():
-    operator = PartialsOperator(CubesOf(CubesConfig(), LinkTable()), SECOND, Route("flows", 0, 3))
-    operator.links = LINKS  # the table that is put in its place is the one that says what counts
+    counting = CountOnce(LinkTable())
+    operator = PartialsOperator(CubesOf(CubesConfig(), counting), SECOND, Route("flows", 0, 3))
+    counting.links = LINKS  # the table that is put in its place is the one that says what counts
     pane = pane_of(fabric().take(slice(0, 500)))
     operator.process([pane])
     told = [block.rows for _, block in operator.take(pane.index + 1)]

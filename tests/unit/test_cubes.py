@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.batch import FlowBatch, FlowType
-from flowstream.counting import count_once
+from flowstream.counting import CountOnce, count_once
 from flowstream.cubes import CubesConfig, CubesOf, service_port
 from flowstream.links import LinkTable
 from flowstream.partials import KEYS, Cube, PartialBatch
@@ -167,7 +167,7 @@ def test_a_pane_without_rows_adds_nothing():
 def test_only_the_cubes_that_are_asked_for_are_made_and_others_take_their_place():
     made = {"key_0": np.array([1, 2]), "bytes": np.array([10, 20])}
     config = CubesConfig(frozenset({Cube.SOURCE, Cube.SEQUENCE}), {Cube.INTERFACE: lambda pane: made})
-    partials = CubesOf(config, LinkTable()).of(pane_of(batch([{"src_addr": (0, 1)}])), 0)
+    partials = CubesOf(config, CountOnce(LinkTable())).of(pane_of(batch([{"src_addr": (0, 1)}])), 0)
     assert partials.cube.tolist() == [Cube.SOURCE, Cube.INTERFACE, Cube.INTERFACE, Cube.SEQUENCE]
     assert partials.bytes.tolist() == [0, 10, 20, 0]
 

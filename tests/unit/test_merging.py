@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from flowstream.analysis import Analysis, Bounds, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, decode_partials, encode_block
+from flowstream.counting import CountOnce
 from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.errors import StateError
 from flowstream.ingest import route
@@ -115,7 +116,7 @@ class FirstStage:
         said = None if progress is None else progress.closed
         route_ = Route("flows", self.partition, partitions)
         self.operator = PartialsOperator(
-            CubesOf(CubesConfig(frozenset(PLAIN)), LinkTable()), S, route_, said, self.rows_max
+            CubesOf(CubesConfig(frozenset(PLAIN)), CountOnce(LinkTable())), S, route_, said, self.rows_max
         )
         self.analysis = Analysis([self.operator], S, progress, self.bounds)
         self.at = 0 if progress is None else progress.position

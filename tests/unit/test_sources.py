@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
 from flowstream.batch import FlowBatch, address_words
+from flowstream.counting import CountOnce
 from flowstream.distances import DistancesConfig
 from flowstream.errors import StateError
+from flowstream.links import LinkTable
 from flowstream.operators import Pane
 from flowstream.results import ResultEncoder
 from flowstream.sources import COLUMNS, SOURCES_PER_BLOCK, SourceBlock, SourcesConfig, SourcesOperator
@@ -23,8 +25,12 @@ SECOND = 10**9
 LIMIT = 2**63 - 1
 
 
+def operator_of(config: SourcesConfig | None = None, links: LinkTable | None = None) -> SourcesOperator:
+    return SourcesOperator(config or SourcesConfig(1), SECOND, CountOnce(links or LinkTable()))
+
+
 def said(rows: FlowBatch, config: SourcesConfig | None = None):
-    operator = SourcesOperator(config or SourcesConfig(1), SECOND)
+    operator = operator_of(config)
     (result,) = operator.process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
     return result
 
@@ -55,7 +61,7 @@ def test_every_column_is_the_exact_sum_or_stops_at_the_limit(listed):
     for address in set(src):
         own = [entry for entry in listed if entry[0] == address]
         row = found["" if address == "::" else address]
-        assert row["flows"] == len(own)
+        assert row["records"] == row["flows"] == len(own)
         assert row["bytes"] == min(sum(e[2] for e in own), LIMIT)
         assert row["packets"] == min(sum(e[3] for e in own), LIMIT)
         assert row["estimated_bytes"] == min(sum(e[2] * e[4] for e in own), LIMIT)
@@ -96,9 +102,9 @@ def test_distances_can_be_left_out_and_follow_their_configuration():
 
 def test_a_window_of_many_sources_comes_in_parts_that_make_the_whole(monkeypatch):
     rows = sample(2000, 100)
-    (whole,) = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    (whole,) = operator_of().process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
     monkeypatch.setattr("flowstream.sources.SOURCES_PER_BLOCK", 33)
-    parts = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    parts = operator_of().process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
     start = f"{7 * SECOND}"
     assert [r.key for r in parts] == [start, f"{start}|1", f"{start}|2", f"{start}|3"]
     assert [r.value["count"] for r in parts] == [33, 33, 33, 1]
@@ -116,7 +122,7 @@ def test_no_number_of_sources_and_no_figures_make_a_message_too_large(written):
     words[:, 1] |= np.uint64(0x1111_1111_1111_1111)
     figures = {name: rng.integers(LIMIT // 4, LIMIT, count) for name in ("bytes", "packets", "in_bytes", "in_packets")}
     rows = flows(count, **figures).replace(src_addr=words)
-    results = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    results = operator_of().process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
     assert sum(r.value["count"] for r in results) == count
     sizes = [len(ResultEncoder(written).encode(r)) for r in results]
     assert max(sizes) < BLOCK_BYTES_MAX - (1 << 16), "room for key and headers"
@@ -162,7 +168,7 @@ def test_blocks_of_partitions_merge_to_the_block_of_all():
 
 def test_blocks_that_cannot_be_merged_are_refused():
     block = block_of(sample())
-    later = SourcesOperator(SourcesConfig(1), SECOND).process([Pane(9, 9 * SECOND, 10 * SECOND, sample())])
+    later = operator_of().process([Pane(9, 9 * SECOND, 10 * SECOND, sample())])
     with pytest.raises(ValueError, match="one window"):
         SourceBlock.merged([block, SourceBlock.from_value(later[0].value)])
     with pytest.raises(ValueError, match="one window"):
@@ -192,7 +198,7 @@ def test_a_missing_column_is_refused():
 
 
 def test_hopping_windows_hold_the_rows_of_their_panes():
-    operator = SourcesOperator(SourcesConfig(3, 1), SECOND)
+    operator = operator_of(SourcesConfig(3, 1))
     assert operator.lookback == 2
     panes = [Pane(i, i * SECOND, (i + 1) * SECOND, flows(1)) for i in range(5)]
     flows_seen = [
@@ -208,6 +214,6 @@ def test_hopping_windows_hold_the_rows_of_their_panes():
 
 def test_lengths_must_be_positive():
     with pytest.raises(ValueError, match="no length"):
-        SourcesOperator(SourcesConfig(), 0)
+        SourcesOperator(SourcesConfig(), 0, CountOnce(LinkTable()))
     with pytest.raises(ValueError, match="cannot step"):
-        SourcesOperator(SourcesConfig(2, 3), SECOND)
+        operator_of(SourcesConfig(2, 3))
