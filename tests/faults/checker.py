@@ -4,7 +4,8 @@ Nothing of flowstream's own code is used here: messages are read by protobuf, re
 lines below. The rules are those of docs/architecture.md: a row belongs to the window its event time lies in;
 it is late if it lies before the largest event time before it in its raw partition minus the out-of-orderness,
 where an event time beyond the timestamp of its record counts as that; if it is set, also if it lies further behind it;
-a window must be out once the least of the partitions' watermarks has passed its end, and not before.
+a window must be out once the least of the partitions' watermarks has passed its end, and not before. A flow that
+was seen at several places in a pane counts at one of them, as docs/counting.md says.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from google.protobuf.message import DecodeError
 
 from tests.faults.client import Record
 from tests.faults.flows import SECOND_NS, Flow
+from tests.sightings import Sighting, counting_places
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "avro_schemas"
 YEAR_2000_NS, YEAR_2100_NS = 946_684_800 * SECOND_NS, 4_102_444_800 * SECOND_NS
-SUMS = ("flows", "packets", "bytes", "estimated_packets", "estimated_bytes")
+#: The first is of every record of the source, the others of those that count.
+SUMS = ("records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes")
 
 #: Start of a window and the 16 bytes of a source address.
 Key = tuple[int, bytes]
@@ -71,7 +74,7 @@ class Rules:
 def truth(raw: Iterable[Record], partitions: int, rules: Rules) -> Truth:
     """Work out what should come of the raw topic's records, which are ordered by partition and offset."""
     found = Truth(size_ns=rules.size_ns)
-    sums: dict[Key, list[int]] = defaultdict(lambda: [0] * len(SUMS))
+    sightings = Sightings(rules)
     reached: dict[int, int] = {}
     for one in raw:
         found.messages += 1
@@ -91,16 +94,47 @@ def truth(raw: Iterable[Record], partitions: int, rules: Rules) -> Truth:
             found.late.add((one.partition, one.offset))
             continue
         found.numbers[flow.sequence_num] += 1
-        own = sums[time_ns // rules.size_ns * rules.size_ns, _sixteen(flow.src_addr)]
-        rate = flow.sampling_rate or 1
-        for at, value in enumerate((1, flow.packets, flow.bytes, flow.packets * rate, flow.bytes * rate)):
-            own[at] += value
+        sightings.add(flow)
     holding = set(range(partitions)) - rules.silent
     if holding <= reached.keys():
         watermark_ns = min(reached[p] for p in holding)
         found.watermark_ns = watermark_ns // rules.pane_ns * rules.pane_ns
-    found.flows = {key: tuple(values) for key, values in sums.items()}
+    found.flows = sightings.sums()
     return found
+
+
+class Sightings:
+    """Sums of each flow of each pane by the place where it was seen, an interface of an exporter."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._seen: dict[tuple[Any, ...], dict[tuple[bytes, int], list[int]]] = defaultdict(dict)
+
+    def add(self, flow: Any) -> None:
+        """Take in a record that is on time."""
+        pane_ns, place = self._rules.pane_ns, (_sixteen(flow.sampler_address), flow.in_if)
+        of = (
+            flow.time_received_ns // pane_ns * pane_ns, _sixteen(flow.src_addr), _sixteen(flow.dst_addr), flow.proto,
+            flow.src_port, flow.dst_port,
+        )  # fmt: skip
+        rate = flow.sampling_rate or 1
+        told = self._seen[of].setdefault(place, [0] * (len(SUMS) + 1))
+        told[-1] = max(told[-1], flow.ip_ttl)
+        for at, value in enumerate((1, 1, flow.packets, flow.bytes, flow.packets * rate, flow.bytes * rate)):
+            told[at] += value
+
+    def sums(self) -> dict[Key, Sums]:
+        """Return what counts, by window and source; no interface is known to be an edge."""
+        found: dict[Key, list[int]] = defaultdict(lambda: [0] * len(SUMS))
+        for (time_ns, source, *_), places in self._seen.items():
+            own = found[time_ns // self._rules.size_ns * self._rules.size_ns, source]
+            seen = {place: Sighting(ip_ttl=told[-1], estimated_bytes=told[-2]) for place, told in places.items()}
+            counting, _ = counting_places(seen, {})
+            for place, told in places.items():
+                own[0] += told[0]
+                for at in range(1, len(SUMS)) if place in counting else ():
+                    own[at] += told[at]
+        return {key: tuple(values) for key, values in found.items()}
 
 
 def _flow(one: Record, rules: Rules) -> Any:
@@ -125,7 +159,8 @@ def _flow(one: Record, rules: Rules) -> Any:
 
 
 def _sixteen(address: bytes) -> bytes:
-    return address if len(address) == 16 else bytes(10) + b"\xff\xff" + address
+    """Return an address in sixteen bytes; one that is not there is zeros."""
+    return bytes(10) + b"\xff\xff" + address if len(address) == 4 else address.ljust(16, b"\0")
 
 
 @cache

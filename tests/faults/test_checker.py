@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, encode_block
+from flowstream.counting import Counted
 from flowstream.settings import Settings, load
 from tests.builders import flows
 from tests.faults import checker, pure
@@ -53,6 +55,7 @@ def test_right_results_are_the_truth(truth: Truth, right: pure.Said) -> None:
     assert (found.lost, found.duplicated, found.details) == (0, 0, [])
     assert sum(v[0] for v in truth.closed().values()) == 2_000
     assert truth.open_flows() == 2
+    assert sum(v[1] for v in truth.closed().values()) < 1_900, "some flows should be seen at several places in a pane"
     assert len(right["elephants"]) > 1, "the second check should see the most demanding state, too"
     assert len(right["distances"]) > 100
 
@@ -81,6 +84,18 @@ def test_one_flow_lost_or_counted_twice_is_seen(
     found = checker.difference(truth, pure.said(settings, TOPIC, PARTITIONS, harm(raw, 700))["sources"])
     assert (found.lost, found.duplicated) == (lost, duplicated)
     assert len(found.details) == 1
+
+
+def test_a_sighting_that_counts_beside_another_is_seen(
+    settings: Settings, raw: list[Record], truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def everything(rows: FlowBatch, _: object) -> Counted:
+        return Counted(np.ones(len(rows), np.bool_), np.zeros(len(rows), np.uint8))
+
+    monkeypatch.setattr("flowstream.counting.count_once", everything)
+    found = checker.difference(truth, pure.said(settings, TOPIC, PARTITIONS, raw)["sources"])
+    assert (found.lost, found.duplicated) == (0, 0)
+    assert len(found.details) > 10
 
 
 def test_a_flow_in_place_of_another_is_seen_by_its_bytes(settings: Settings, raw: list[Record], truth: Truth) -> None:

@@ -27,8 +27,8 @@ from tests.builders import T0_NS, delimited, flows, goflow2_v2
 DATA = Path(__file__).resolve().parents[1] / "data"
 SCHEMA_FILES = Path(__file__).resolve().parents[2] / "avro_schemas"
 COLUMNS_OF_SOURCES = (
-    "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets", "dst_addrs",
-    "distance_p999",
+    "records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets",
+    "dst_addrs", "distance_p999",
 )  # fmt: skip
 RESULTS = sorted(set(STREAMS) - KEPT)
 PAIR_KEYS = ["eventid_1", "ts_flow1", "eventid_2", "ts_flow2", "distance", "ts_output"]
@@ -195,7 +195,7 @@ def test_sources_are_rows_and_a_distance_that_is_not_there_is_null():
                 assert row[name] == columns[name][i]
             (distance,) = struct.unpack("<d", struct.pack("<Q", columns["distance_p999"][i]))
             assert row["distance_p999"] == (None if np.isnan(distance) else distance)
-            assert np.isnan(distance) == (row["flows"] < 2)
+            assert np.isnan(distance) == (row["records"] < 2)
             nulls += row["distance_p999"] is None
     assert nulls
 

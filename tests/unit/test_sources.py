@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from flowstream.results import ResultEncoder
 from flowstream.sources import COLUMNS, SOURCES_PER_BLOCK, SourceBlock, SourcesConfig, SourcesOperator
 from flowstream.topics import BLOCK_BYTES_MAX
 from tests.builders import flows
+from tests.sightings import Sighting, counting_places
 
 SECOND = 10**9
 LIMIT = 2**63 - 1
@@ -70,6 +72,53 @@ def test_every_column_is_the_exact_sum_or_stops_at_the_limit(listed):
         assert row["in_packets"] == min(sum(e[6] for e in own), LIMIT)
         assert row["dst_addrs"] == len({e[1] for e in own})
         assert (row["distance_p999"] is None) == (len(own) < 2)
+
+
+FEW = st.lists(
+    st.tuples(
+        st.sampled_from(["10.0.0.1", "10.0.0.2"]), st.integers(1, 2),  # source address and port: the flow
+        st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.integers(1, 3),  # exporter, in_if
+        st.sampled_from([0, 62, 63]), st.integers(1, 9), st.integers(0, 3 * SECOND - 1),  # ttl, bytes, time
+    ),
+    min_size=1, max_size=30,
+)  # fmt: skip
+TABLES = st.dictionaries(
+    st.tuples(st.sampled_from(["192.0.2.1", "192.0.2.2"]), st.integers(1, 3)), st.booleans(), max_size=4
+)
+
+
+@given(FEW, TABLES, st.integers(0, 3))
+def test_of_a_flow_only_the_sightings_that_stand_for_it_in_a_pane_count_also_after_a_restart(rows, edges, restart):
+    links = LinkTable.from_rows(
+        {"exporter": exporter, "if_index": in_if, "name": "", "speed_bps": 1, "edge": edge}
+        for (exporter, in_if), edge in edges.items()
+    )
+    panes = []
+    for k in range(3):
+        own = [row for row in rows if row[6] // SECOND == k]
+        src, port, exporter, in_if, ttl, sent, time_ns = zip(*own, strict=True) if own else [()] * 7
+        made = flows(len(own), src_addr=list(src), src_port=list(port), exporter=list(exporter), in_if=list(in_if),
+                     ip_ttl=list(ttl), bytes=list(sent), sampling_rate=1, time_ns=list(time_ns))  # fmt: skip
+        panes.append(Pane(k, k * SECOND, (k + 1) * SECOND, made.in_time_order()))
+    operator, results = operator_of(SourcesConfig(3, 3), links), []
+    for k in range(3):
+        if k == restart:
+            operator = operator_of(SourcesConfig(3, 3), links)
+        results += operator.process(panes[: k + 1])
+    (result,) = results
+    expected: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for k, src, port in {(row[6] // SECOND, *row[:2]) for row in rows}:
+        mine = [row for row in rows if (row[6] // SECOND, *row[:2]) == (k, src, port)]
+        seen = {
+            place: Sighting(max(r[4] for r in mine if r[2:4] == place), sum(r[5] for r in mine if r[2:4] == place))
+            for place in {r[2:4] for r in mine}
+        }
+        counting, _ = counting_places(seen, edges)
+        counted = [r[5] for r in mine if r[2:4] in counting]
+        for at, more in enumerate((len(mine), len(counted), sum(counted))):
+            expected[src][at] += more
+    told = SourceBlock.from_value(result.value).rows()
+    assert {r["src_addr"]: [r["records"], r["flows"], r["estimated_bytes"]] for r in told} == dict(expected)
 
 
 def sample(count=300, sources=9, seed=0):
