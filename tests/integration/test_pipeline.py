@@ -266,17 +266,22 @@ def test_datagrams_through_a_live_goflow2_give_the_sources_of_the_recording(lab:
         collector.wait_for(len(datagrams))
     wait_for(lambda: worker.metric("rows_applied_total") + worker.metric("rows_late_total") >= samples, "every sample")
     # The recording is of the same datagrams in the same order: its first messages are these samples.
-    expected: Counter[str] = Counter()
+    # Every switch on the way takes samples of the same packets; those count that were taken where these came in.
+    expected: Counter[tuple[str, str]] = Counter()
     flows = decode("goflow", Payloads.from_values(recorded()[:samples])).flows
-    estimated = (flows.bytes * flows.sampling_rate).tolist()
-    for words, size in zip(flows.src_addr.tolist(), estimated, strict=True):
-        expected[address_text(*words)] += size
+    table = LinkTable.from_csv(LINKS.read_text("utf-8"))
+    edges = {(link["exporter"], link["if_index"]) for link in table.to_rows() if link["edge"]}
+    columns = (flows.src_addr, flows.exporter, flows.in_if, flows.bytes * flows.sampling_rate)
+    for source, exporter, in_if, size in zip(*(column.tolist() for column in columns), strict=True):
+        expected[address_text(*source), "records"] += 1
+        expected[address_text(*source), "estimated_bytes"] += size * ((address_text(*exporter), in_if) in edges)
 
-    def live() -> Counter[str]:
-        found: Counter[str] = Counter()
+    def live() -> Counter[tuple[str, str]]:
+        found: Counter[tuple[str, str]] = Counter()
         for record in read_all(lab.broker, lab.topic("sources")):
             for row in SourceBlock.from_value(schemas.single_object_decode(record.value)[1]).rows():
-                found[row["src_addr"]] += row["estimated_bytes"]
+                for figure in ("records", "estimated_bytes"):
+                    found[row["src_addr"], figure] += row[figure]
         return found
 
     wait_for(lambda: live() == expected, "the sources of the recording")
