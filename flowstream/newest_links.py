@@ -56,7 +56,14 @@ def newest_links(uses: Iterable[Record], percentiles: Iterable[Record], wanted: 
                 **{name: port[name] for name in ("p95_bps", "max_bps", "share")},
             }
     chosen = [row for row in rows.values() if wanted.interface in ("", str(row["if_index"]), row["name"])]
-    chosen.sort(key=lambda row: (*_descending(row, wanted.by), *_order(row)))
+    numbers = {address: address_words(address) for address in kept}
+    chosen.sort(
+        key=lambda row: (
+            *_descending(row, wanted.by),
+            *(part for by in ("share", "rate_bps", "high_bps") for part in _largest_first(row[by])),
+            numbers[row["exporter"]], row["if_index"], row["direction"],
+        )
+    )  # fmt: skip
     return len(chosen), chosen[: wanted.count]
 
 
@@ -82,8 +89,3 @@ def _descending(row: Row, by: str) -> tuple[float, ...]:
 
 def _largest_first(number: float | None) -> tuple[float, ...]:
     return (1, 0) if number is None else (0, -number)
-
-
-def _order(row: Row) -> tuple[Any, ...]:
-    measures = [part for by in ("share", "rate_bps", "high_bps") for part in _largest_first(row[by])]
-    return (*measures, address_words(row["exporter"]), row["if_index"], row["direction"])

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from flowstream import schemas
 from flowstream.links import LinkTable
-from flowstream.newest_links import Wanted, newest_links
 from flowstream.operators import one_by_one
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.results import KEPT, ResultEncoder
@@ -22,7 +19,6 @@ from tests.integration.kafka import read_all
 from tests.integration.lab import Lab
 from tests.integration.test_cli_broker import LINKS, TOPOLOGY, output
 from tests.integration.test_pipeline import recorded
-from tests.integration.test_web import fetch
 from tests.waiting import wait_for
 
 ANALYSES = ["elephants", "paths", "talkers", "links", "counting"]
@@ -59,14 +55,6 @@ def from_kafka(lab: Lab) -> Said:
     return Counter((stream, key, value) for (stream, _, key), value in last.items())
 
 
-def newest(lab: Lab) -> dict[str, Any]:
-    """The answer of ``/links``, from what the topic has said last of each exporter."""
-    said = [schemas.single_object_decode(r.value)[1] for r in read_all(lab.broker, lab.topic("link-use"))]
-    last = {value["exporter"]: value for value in sorted(said, key=lambda value: int(value["window_start_ns"]))}
-    found, links = newest_links(last.values(), [], Wanted(count=1000))
-    return {"by": "share", "interfaces": found, "links": links}
-
-
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers_says_byte_for_byte_what_a_file_does(lab: Lab, workers: int) -> None:
     ended = [delimited(goflow2_v2(time_received_ns=ENDED_NS + at * 10**9)) for at in (0, 10)]
@@ -76,7 +64,7 @@ def test_any_number_of_workers_says_byte_for_byte_what_a_file_does(lab: Lab, wor
     assert {stream for stream, _, _ in expected} == set(SAID) - {"path-events", "link-use-percentiles"}
     lab.prepare(LINKS, raw_partitions=1)
     output(lab, "topology", "load", TOPOLOGY)
-    first, *others = [
+    first, *_ = [
         lab.worker("ingest,analyses,merges", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="30000") for _ in range(workers)
     ]
     lab.send(values[:9_000])
@@ -85,10 +73,3 @@ def test_any_number_of_workers_says_byte_for_byte_what_a_file_does(lab: Lab, wor
         first.kill()
     lab.send(values[9_000:])
     wait_for(lambda: from_kafka(lab) == expected, "what the file pipeline says, and nothing else", 120)
-    told = newest(lab)
-    assert told["interfaces"] > 20
-    if workers == 1:
-        assert first.stop() == 0
-        others = [lab.again(first)]  # which has nothing to read but its table
-    for worker in others:
-        wait_for(lambda worker=worker: fetch(worker, "/links?count=1000") == (200, told), "the newest of links", 60)
