@@ -85,8 +85,9 @@ def test_one_two_and_three_workers_of_which_one_is_killed_merge_what_a_file_does
     left = [second, third, fourth]
     assert sum(row["samples"] > 0 for row in newest(lab)["links"]) > 10
     all_tell_the_newest(lab, left)
-    left.remove(stopped_holder(lab, left))
-    all_tell_the_newest(lab, left)
+    if delivery == "at-least-once":  # the table is written in the same way in both
+        left.remove(stopped_holder(lab, left))
+        all_tell_the_newest(lab, left)
 
 
 def newest(lab: Lab) -> dict[str, Any]:
