@@ -12,6 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
+from agents import newest_table
 from agents.client import client_options
 from agents.progress import progress_topic
 from flowstream.errors import BrokerError
@@ -87,16 +88,18 @@ async def list_topics(settings: Settings) -> set[str]:
 def changelogs(settings: Settings) -> list[TopicSpec]:
     """Return the topics of an app's state: progress, and what is behind its tables by Faust's names for them.
 
-    The first is the progress of flows; where there are merges, their progress and the table of talkers are the last.
+    The first is the progress of flows; where there are merges, their progress and what they said last are the last.
     """
-    config = {"cleanup.policy": "compact", "max.message.bytes": str(BLOCK_BYTES_MAX)}
+    usual = {"max.message.bytes": str(BLOCK_BYTES_MAX)}
+    topics = {progress_topic(settings.app): usual, f"{settings.app}-sources-changelog": usual}
+    if settings.is_merging:
+        topics |= {progress_topic(settings.app, "merges"): usual}
+        topics |= {f"{settings.app}-{newest_table.NAME}-changelog": newest_table.CHANGELOG_CONFIG}
     return [
-        TopicSpec(topic, f"state of {settings.app}", "", settings.topics.partitions, config)
-        for topic in (
-            progress_topic(settings.app),
-            f"{settings.app}-sources-changelog",
-            *([progress_topic(settings.app, "merges"), f"{settings.app}-talkers-changelog"] * settings.is_merging),
+        TopicSpec(
+            topic, f"state of {settings.app}", "", settings.topics.partitions, {"cleanup.policy": "compact", **config}
         )
+        for topic, config in topics.items()
     ]
 
 

@@ -30,9 +30,9 @@ from agents.context import Context
 from agents.delivery import Delivery, Displaced, Outlet, outgoing_results
 from agents.inventory import InventoryFollower
 from agents.kept import load_kept
+from agents.newest_table import NewestTable
 from agents.publisher import Outgoing
 from agents.tables import Tables
-from agents.talkers_table import TalkersTable
 from flowstream.analysis import Bounds, Progress
 from flowstream.blocks import Block, encode_block
 from flowstream.errors import BrokerError, Reason, StateError
@@ -69,7 +69,7 @@ class AnalysesAgent:
     def __init__(
         self,
         context: Context,
-        tables: Tables | TalkersTable | None,
+        tables: Tables | NewestTable | None,
         inventory: InventoryFollower,
         delivery: Delivery,
         stage: type[PartitionAnalysis | PartitionMerges] = PartitionAnalysis,

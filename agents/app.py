@@ -22,11 +22,11 @@ from agents.delivery import AtLeastOnce, Delivery
 from agents.faust_app import FlowstreamApp, faust_app
 from agents.ingest import IngestAgent
 from agents.inventory import InventoryFollower
+from agents.newest_table import NewestTable
 from agents.progress import ProgressLog
 from agents.publisher import Publisher
 from agents.registry import register_schemas
 from agents.tables import Tables
-from agents.talkers_table import TalkersTable
 from agents.transactions import Transactional
 from agents.web import add_views
 from agents.web_guard import bearer_token, warn_of_exposure
@@ -52,13 +52,13 @@ class _Parts:
         self.tables = Tables(app, settings, context.metrics) if "analyses" in agents else None
         self._ingest = IngestAgent(context) if "ingest" in agents else None
         self._analyses = self._merges = None
-        self.talkers: TalkersTable | None = None
+        self.newest: NewestTable | None = None
         if self.tables is not None:
             self._analyses = AnalysesAgent(context, self.tables, self._inventory, _delivery(context, "analyses"))
         if "merges" in agents and settings.is_merging:
             delivery = _delivery(context, "merges")
-            self.talkers = TalkersTable(app, settings)
-            self._merges = AnalysesAgent(context, self.talkers, self._inventory, delivery, PartitionMerges)
+            self.newest = NewestTable(app, settings)
+            self._merges = AnalysesAgent(context, self.newest, self._inventory, delivery, PartitionMerges)
         self._stages = [stage for stage in (self._analyses, self._merges) if stage is not None]
         batched: set[str] = set()
         if self._ingest is not None:
@@ -113,7 +113,7 @@ def create_app(settings: Settings, agents: tuple[str, ...] = ALL_AGENTS, role: R
     context = Context(settings, metrics, publisher, ResultEncoder(settings.output.format), app)
     parts = _Parts(context, agents, role)
     app.connect, app.disconnect, app.settle = parts.connect, parts.disconnect, parts.settle
-    add_views(context, parts.tables, parts.talkers, token)
+    add_views(context, parts.tables, parts.newest, token)
 
     async def rebalanced(*_: Any, **__: Any) -> None:
         metrics.rebalances.inc()

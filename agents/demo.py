@@ -133,7 +133,7 @@ async def _show(out: Console, settings: Settings, root: Path, folder: Path, seco
     loaded = f"{len(links)} link capacities and {len(topology)} cables loaded"
     out.print(f"[bold]Topics[/] {settings.topics.prefix}.*.v1, {loaded}", highlight=False)
     async with _worker(settings, folder) as (url, session):
-        pages = "  ".join(f"{url}/{page}" for page in ("metrics", "sources", "talkers", "health"))
+        pages = "  ".join(f"{url}/{page}" for page in ("metrics", "sources", "talkers", "links", "health"))
         out.print(f"[bold]Worker[/] is ready: {pages}", highlight=False)
         out.print(
             "         While it runs, elsewhere: "

@@ -1,4 +1,6 @@
-"""The worker's web views: metrics, health, and the table of sources; top talkers are in ``agents/web_talkers.py``.
+"""The worker's web views: metrics, health, and the table of sources.
+
+Top talkers are in ``agents/web_talkers.py``, link use is in ``agents/web_links.py``.
 
 A partition's sources are served by the worker that holds it. A request for the others is passed on to their
 workers, found in the assignment that Faust's leader hands out.
@@ -6,27 +8,24 @@ workers, found in the assignment that Faust's leader hands out.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from aiohttp.web import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from agents.context import Context
+from agents.newest_table import NewestTable
 from agents.tables import Tables
-from agents.talkers_table import TalkersTable
+from agents.web_links import LinkViews
 from agents.web_peers import Peers, json_response
+from agents.web_query import ParameterError, count, number, one_of, page
 from agents.web_talkers import TalkerViews
 from flowstream.batch import address_words, packed_to_words
 from flowstream.ingest import route
 from flowstream.sources import COLUMNS, SourceBlock
 
-TOP_MAX = 1000
-WINDOWS_MAX = 1000
-NUMBER = re.compile(r"[0-9]{1,19}")
 
-
-def add_views(context: Context, tables: Tables | None, talkers: TalkersTable | None = None, token: str = "") -> None:
+def add_views(context: Context, tables: Tables | None, newest: NewestTable | None = None, token: str = "") -> None:
     """Put our pages on the app's web server; ``token`` is what the workers show each other."""
     app = context.app
     views = None if tables is None else SourceViews(context, tables, token)
@@ -45,11 +44,12 @@ def add_views(context: Context, tables: Tables | None, talkers: TalkersTable | N
     app.page("/metrics")(metrics)
     app.page("/health")(health)
     if views is not None:
-        app.page("/sources")(lambda _self, request: views.top(request))
-        app.page("/sources/{address}")(lambda _self, request, address: views.one(request, address))
-    if talkers is not None:
-        newest = TalkerViews(context, talkers, token).newest
-        app.page("/talkers")(lambda _self, request: newest(request))
+        app.page("/sources")(page(views.top))
+        app.page("/sources/{address}")(page(views.one))
+    if newest is not None:
+        peers = Peers(context, newest.table, token)
+        app.page("/talkers")(page(TalkerViews(context, newest, peers).newest))
+        app.page("/links")(page(LinkViews(context, newest, peers).newest))
 
 
 class SourceViews:
@@ -68,9 +68,9 @@ class SourceViews:
         """Return a source's windows, newest first: ``?window=<start ns>`` for one, ``?limit=N`` for more."""
         try:
             words = packed_to_words(b"".join(w.to_bytes(8, "big") for w in address_words(address)))
-            window, limit = _number(request, "window"), min(_count(request, "limit", 1), WINDOWS_MAX)
         except ValueError as error:
-            return json_response({"error": str(error)}, 400)
+            raise ParameterError(str(error)) from error
+        window, limit = number(request, "window"), count(request, "limit", 1)
         partition = int(route(words, self._context.settings.topics.partitions)[0])
         if partition not in self._peers.held():
             return await self._peers.forward(request, partition)
@@ -89,13 +89,8 @@ class SourceViews:
         By default of the newest window, 10, by ``estimated_bytes``; any column of the table of sources will do.
         ``missing_partitions`` lists those whose worker did not answer: their sources are left out.
         """
-        by = request.query.get("by", "estimated_bytes")
-        try:
-            window, top = _number(request, "window"), min(_count(request, "top", 10), TOP_MAX)
-        except ValueError as error:
-            return json_response({"error": str(error)}, 400)
-        if by not in COLUMNS:
-            return json_response({"error": f"by={by[:40]}: one of {', '.join(COLUMNS)}"}, 400)
+        by = one_of(request, "by", tuple(COLUMNS), "estimated_bytes")
+        window, top = number(request, "window"), count(request, "top", 10)
         if request.query.get("local") == "1":
             return json_response(self._own(window, top, by))
         parts = [self._own(window, top, by), *await self._peers.elsewhere(request)]
@@ -127,22 +122,6 @@ class SourceViews:
         block: SourceBlock | None = self._tables.sources(partition, start)
         row = None if block is None else block.lookup((int(words[0, 0]), int(words[0, 1])))
         return None if row is None else {"window_start_ns": start, **row}
-
-
-def _number(request: Any, name: str) -> int | None:
-    raw = request.query.get(name)
-    if raw is None:
-        return None
-    if not NUMBER.fullmatch(raw):
-        raise ValueError(f"{name}={raw[:40]}: not a whole number of up to 19 digits")
-    return int(raw)
-
-
-def _count(request: Any, name: str, usual: int) -> int:
-    number = _number(request, name)
-    if number == 0:
-        raise ValueError(f"{name}=0: not one or more")
-    return usual if number is None else number
 
 
 def _assigned(app: Any) -> dict[str, list[int]]:

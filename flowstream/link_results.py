@@ -55,14 +55,25 @@ class Told:
 
 
 def uses(
-    told: Told, exporters: NDArray[np.void], exporter_of: Integers, missing: Missing, ports: Ports
+    told: Told,
+    onset_ns: Integers,
+    exporters: NDArray[np.void],
+    exporter_of: Integers,
+    missing: Missing,
+    ports: Ports,
 ) -> list[Result]:
-    """Return a record for each exporter; ``exporter_of`` gives the place of each port's, in ``missing`` too."""
+    """Return a record for each exporter; ``exporter_of`` gives the place of each port's, in ``missing`` too.
+
+    ``onset_ns`` is when each port came over the threshold, 0 where it is not over.
+    """
     results = []
     correction, lost = missing.correction.tolist(), missing.lost_share.tolist()
     bounds = np.searchsorted(exporter_of, np.arange(len(exporters) + 1)).tolist()
     figures = told.figures(np.arange(len(told.keys)))
-    every = [{**label, **load} for label, load in zip(told.labels, figures, strict=True)]
+    every = [
+        {**label, **load, "onset_ns": began_ns or None}
+        for label, load, began_ns in zip(told.labels, figures, onset_ns.tolist(), strict=True)
+    ]
     for place in np.flatnonzero(np.diff(bounds)).tolist():
         inside = slice(bounds[place], bounds[place + 1])
         high, low = exporters["key"][place].tolist()

@@ -222,8 +222,9 @@ class LinkUse:
         start_ns = number * length_ns
         labels = [self._labels[place] for place in at.tolist()]
         told = Told(ports["key"], labels, load, self._link_bps[at], start_ns, start_ns + length_ns)
-        results += uses(told, state.exporters, exporter, missing, self._table)
-        results += self._crossings(told, ports)
+        crossings = self._crossings(told, ports)
+        results += uses(told, ports["onset"], state.exporters, exporter, missing, self._table)
+        results += crossings
         ports["busy"] = busy
         ports["span_bytes"] = np.minimum(ports["span_bytes"], SUM_MAX - sent) + sent
         state.ports[at] = ports

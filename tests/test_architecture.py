@@ -39,7 +39,7 @@ LADDER = (
     "distance_encoding pairs path_joining elephant_hops shared_links talker_kernels link_state",
     "distances elephants quality link_results paths talker_tables",
     "sources link_use talker_steps talker_results",
-    "talkers",
+    "talkers newest_links",
     "results render field_changes",
     "flow_filter",
     "compare",

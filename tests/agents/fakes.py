@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Iterable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
+from aiohttp.web import Response
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
 from agents.batches import Committed, FetchedBatch
 from agents.context import Context
 from agents.delivery import AtLeastOnce
+from agents.newest_table import NewestTable
 from agents.publisher import Outgoing, OutgoingRun
+from agents.web_peers import Peers
+from agents.web_query import page
 from flowstream.analysis import Progress
 from flowstream.links import LinkTable
 from flowstream.metrics import Metrics
@@ -180,3 +186,31 @@ class FakeStream:
     async def events(self) -> AsyncIterator[Any]:
         for batch in self._batches:
             yield SimpleNamespace(value=batch)
+
+
+class FakeTable(dict[bytes, bytes]):
+    """A Faust table without a changelog, that says its topic's name."""
+
+    name = "newest"
+    changelog_topic = SimpleNamespace(get_topic_name=lambda: "app-newest-changelog")
+
+
+def newest_table(settings: Settings) -> NewestTable:
+    """Return a table of what was said last, of an app without Kafka."""
+    app = SimpleNamespace(Table=lambda *_, **__: FakeTable(), producer=SimpleNamespace(flush=AsyncMock()))
+    return NewestTable(app, settings)
+
+
+def holding(settings: Settings, table: NewestTable, held: Iterable[int]) -> tuple[Any, Peers]:
+    """Return the context of a worker that holds some partitions of a table and knows nobody else, and its peers."""
+    assignment = [SimpleNamespace(topic="app-newest-changelog", partition=p) for p in held]
+    app = SimpleNamespace(router=SimpleNamespace(table_metadata=lambda _: {}))
+    context: Any = SimpleNamespace(app=app, settings=settings, consumer=SimpleNamespace(assignment=lambda: assignment))
+    return context, Peers(context, table.table)
+
+
+async def answer(view: Callable[..., Awaitable[Response]], **query: str) -> tuple[int, Any]:
+    """Ask a page, as the web server does; return the status and the JSON."""
+    response = await page(view)(None, SimpleNamespace(query=query, path="/"))
+    assert isinstance(response.body, bytes)
+    return response.status, json.loads(response.body)

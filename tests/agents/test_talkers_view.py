@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from types import SimpleNamespace
-from typing import Any
-from unittest.mock import AsyncMock
-
 import pytest
-from aiohttp.web import Response
 
-from agents.talkers_table import TalkersTable
+from agents.newest_table import NewestTable
 from agents.web_talkers import TalkerViews
 from flowstream.operators import Result
 from flowstream.partial_blocks import partition_of
 from flowstream.settings import load
 from flowstream.talker_results import WAYS
 from flowstream.talkers import TopTalkers
+from tests.agents.fakes import answer, holding, newest_table
 from tests.talkers import FIRST, SECOND, Row, fed
 
 PARTITIONS = 3
@@ -26,39 +21,20 @@ SETTINGS = load(
 )
 
 
-class FakeTable(dict[bytes, bytes]):
-    """A table without a changelog, that says its topic's name."""
-
-    name = "talkers"
-    changelog_topic = SimpleNamespace(get_topic_name=lambda: "app-talkers-changelog")
-
-
 def said() -> list[list[Result]]:
     operator = TopTalkers(SETTINGS.talkers.config(SETTINGS.panes, 0.0), SETTINGS.pane_ns)
     rows = [Row(FIRST + pane, (6,), 100 * pane + 1, by=by) for pane in range(30) for by in ("port", "protocol")]
     return [results for _, results in fed(operator, rows)]
 
 
-def asked(**query: str) -> Any:
-    return SimpleNamespace(query=query, path="/talkers")
-
-
-async def views(held: set[int]) -> tuple[TalkerViews, Any]:
-    app = SimpleNamespace(Table=lambda *_, **__: FakeTable(), producer=SimpleNamespace(flush=AsyncMock()))
-    app.router = SimpleNamespace(table_metadata=lambda _: {})
-    table = TalkersTable(app, SETTINGS)
+async def views(held: set[int]) -> tuple[TalkerViews, NewestTable]:
+    table = newest_table(SETTINGS)
     for results in said():
         for by in ("port", "protocol"):
             own = [r for r in results if r.value["by"] == by]
             await table.keep_results(int(partition_of(int(WAYS[by].cube), PARTITIONS)), own)
-    assignment = [SimpleNamespace(topic="app-talkers-changelog", partition=p) for p in held]
-    consumer = SimpleNamespace(assignment=lambda: assignment)
-    return TalkerViews(SimpleNamespace(app=app, settings=SETTINGS, consumer=consumer), table), table  # type: ignore[arg-type]
-
-
-def answer(response: Response) -> Any:
-    assert isinstance(response.body, bytes)
-    return response.status, json.loads(response.body)
+    context, peers = holding(SETTINGS, table, held)
+    return TalkerViews(context, table, peers), table
 
 
 @pytest.mark.parametrize("by", ["port", "protocol"])
@@ -66,7 +42,7 @@ def answer(response: Response) -> Any:
 @pytest.mark.parametrize("size", [10, 2])
 async def test_the_newest_of_each_is_given_without_what_does_not_name_it(by: str, rank: str, size: int) -> None:
     view, table = await views(set(range(PARTITIONS)))
-    status, found = answer(await view.newest(asked(by=by, rank=rank, size=str(size))))
+    status, found = await answer(view.newest, by=by, rank=rank, size=str(size))
     wanted = [
         r.value
         for results in said()
@@ -81,23 +57,23 @@ async def test_the_newest_of_each_is_given_without_what_does_not_name_it(by: str
 
 async def test_what_is_not_asked_for_is_the_first_of_the_settings() -> None:
     view, _ = await views(set(range(PARTITIONS)))
-    assert answer(await view.newest(asked())) == answer(await view.newest(asked(by="port", rank="bytes", size="10")))
+    assert await answer(view.newest) == await answer(view.newest, by="port", rank="bytes", size="10")
 
 
 @pytest.mark.parametrize("wrong", [{"by": "source"}, {"rank": "flows"}, {"size": "60"}, {"size": "x" * 5000}])
 async def test_what_there_is_not_is_refused_in_a_line(wrong: dict[str, str]) -> None:
     view, _ = await views(set(range(PARTITIONS)))
-    status, found = answer(await view.newest(asked(**wrong)))
+    status, found = await answer(view.newest, **wrong)
     assert status == 400
     assert len(found["error"]) < 100
 
 
 async def test_a_partition_that_is_elsewhere_is_asked_for_there() -> None:
     view, _ = await views(set())
-    assert answer(await view.newest(asked()))[0] == 503  # nobody has it, in this test
+    assert (await answer(view.newest))[0] == 503  # nobody has it, in this test
 
 
 async def test_where_nothing_was_said_there_is_none() -> None:
     view, table = await views(set(range(PARTITIONS)))
     table.table.clear()
-    assert answer(await view.newest(asked()))[0] == 404
+    assert (await answer(view.newest))[0] == 404

@@ -47,11 +47,12 @@ async def client() -> AsyncIterator[Any]:
         yield asking
 
 
-async def test_a_worker_serves_these_four_pages_and_no_other(settings) -> None:
-    app: Any = create_app(settings)
+@pytest.mark.parametrize(("analyses", "merged"), [(["sources"], set()), (["links"], {"/talkers", "/links"})])
+async def test_a_worker_serves_these_pages_and_no_other(settings, analyses, merged) -> None:
+    app: Any = create_app(settings.model_copy(update={"analyses": analyses}))
     app.web.init_server()
     served = {route.resource.canonical for route in app.web.web_app.router.routes()}
-    assert served == {"/metrics", "/health", "/sources", "/sources/{address}"}
+    assert served == {"/metrics", "/health", "/sources", "/sources/{address}", *merged}
     assert {route.method for route in app.web.web_app.router.routes()} == {"GET", "HEAD"}
 
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flowstream import schemas
 from flowstream.links import LinkTable
+from flowstream.newest_links import Wanted, newest_links
 from flowstream.operators import one_by_one
+from flowstream.partial_blocks import partition_of
+from flowstream.partials import Cube
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.results import ResultEncoder
 from tests.integration.kafka import committed, read_all
 from tests.integration.lab import Lab, Worker
 from tests.integration.test_pipeline import LINKS, recorded
 from tests.integration.test_replay import command
+from tests.integration.test_web import fetch
 from tests.waiting import wait_for
 
 ANALYSES = ["elephants", "links"]
@@ -73,9 +79,39 @@ def test_one_two_and_three_workers_of_which_one_is_killed_merge_what_a_file_does
     first.kill()
     third = lab.worker(AGENTS)
     lab.send(values[14_000:])
-    lab.worker(AGENTS)
+    fourth = lab.worker(AGENTS)
     wait_for(lambda: before(from_kafka(lab), end) == before(expected, end), "the merges of the file pipeline", 120)
     assert third.metric("block_gaps_total") == third.metric("partials_late_total") == 0
+    left = [second, third, fourth]
+    assert sum(row["samples"] > 0 for row in newest(lab)["links"]) > 10
+    all_tell_the_newest(lab, left)
+    if delivery == "at-least-once":  # the table is written in the same way in both
+        left.remove(stopped_holder(lab, left))
+        all_tell_the_newest(lab, left)
+
+
+def newest(lab: Lab) -> dict[str, Any]:
+    """The answer of ``/links``, from what the topic has said last of each exporter."""
+    said = [schemas.single_object_decode(r.value)[1] for r in read_all(lab.broker, lab.topic("link-use"))]
+    last = {value["exporter"]: value for value in sorted(said, key=lambda value: int(value["window_start_ns"]))}
+    found, links = newest_links(last.values(), [], Wanted(count=1000))
+    return {"by": "share", "interfaces": found, "links": links}
+
+
+def all_tell_the_newest(lab: Lab, workers: list[Worker]) -> None:
+    for worker in workers:
+        wait_for(
+            lambda worker=worker: fetch(worker, "/links?count=1000") == (200, newest(lab)), "the newest of links", 60
+        )  # fmt: skip
+
+
+def stopped_holder(lab: Lab, workers: list[Worker]) -> Worker:
+    """Stop the worker that has the links, and return it: what it had the next one finds in the changelog."""
+    partition = int(partition_of(int(Cube.INTERFACE), lab.settings().topics.partitions))
+    changelog = f"{lab.app}-newest-changelog"
+    (found,) = [w for w in workers if partition in w.get("/health")["assigned"].get(changelog, [])]
+    assert found.stop() == 0
+    return found
 
 
 def caught_up(lab: Lab, worker: Worker, sent: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flowstream.link_use import LinkUse, LinkUseConfig
 from flowstream.links import LinkTable
@@ -49,3 +51,17 @@ def test_a_load_from_too_few_samples_begins_nothing_and_ends_where_its_bound_is_
     rows += [sample(T0_NS + n * 10 * SECOND, 1500, 1000, out_if=0x3FFF_FFFF) for n in range(3, 7)]
     events = [r.value["event"] for r in said(link_use(), merged(rows, CONFIG, FIRST, 70)) if r.stream == "link-events"]
     assert events == ["onset", "offset"]
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([0.0, 0.5, 0.75, 0.85, 1.1]), min_size=4, max_size=16), st.integers(1, 3))
+def test_a_record_says_since_when_a_link_is_over_the_threshold(levels: list[float], for_intervals: int) -> None:
+    config = LinkUseConfig(for_intervals=for_intervals)
+    results = said(link_use(config), merged(loads(levels), config, FIRST, 10 * len(levels)))
+    events = [r.value for r in results if r.stream == "link-events"]
+    for result in results:
+        if result.stream == "link-use" and len(result.value["interfaces"]) > 0:
+            (port,) = result.value["interfaces"]
+            before = [e for e in events if e["time_ns"] <= result.value["window_end_ns"]]
+            is_over = bool(before) and before[-1]["event"] == "onset"
+            assert port["onset_ns"] == (before[-1]["onset_ns"] if is_over else None)
