@@ -73,9 +73,11 @@ def read_all(broker: str, topic: str, isolation: str = "read_uncommitted") -> li
         try:
             await consumer._client._wait_on_metadata(topic)
             tps = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+            begins = await consumer.beginning_offsets(tps)
+            ends = await consumer.end_offsets(tps)  # first: afterwards the answer comes behind that to a fetch
             consumer.assign(tps)
-            ends = await consumer.end_offsets(tps)
-            await consumer.seek_to_beginning(*tps)
+            for tp in tps:
+                consumer.seek(tp, begins[tp])
             records: list[Any] = []
             while any([await consumer.position(tp) < end for tp, end in ends.items()]):
                 for fetched in (await consumer.getmany(timeout_ms=500)).values():
