@@ -12,11 +12,18 @@ from aiokafka.errors import KafkaError
 
 
 def create_topic(broker: str, topic: str, partitions: int = 1) -> None:
+    """Make a topic, and return when the broker shows it: the controller answers a little before."""
+
     async def go() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=broker)
         await admin.start()
         try:
             await admin.create_topics([NewTopic(topic, partitions, 1)])
+            for left in reversed(range(600)):
+                if topic in await admin.list_topics():
+                    break
+                assert left, f"topic {topic} was made and does not show"
+                await asyncio.sleep(0.05)
         finally:
             await admin.close()
 
