@@ -28,8 +28,9 @@ $(STAMP): pyproject.toml requirements.lock
 jars: $(STAMP)
 	@$(BIN)/python -m agents.kafka_jars || true
 
-test: setup ## run all tests, with a local Kafka broker if FLOWSTREAM_TEST_BROKER names no other
-	@$(BIN)/python -m pytest
+# Two processes, for half of the time is spent waiting for workers and brokers; each has a broker of its own.
+test: setup ## run all tests, with local Kafka brokers if FLOWSTREAM_TEST_BROKER names no other
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: setup ## harm workers and brokers in every way of docs/reliability.md, and print what came of it
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -7,6 +7,7 @@ that is told to end while none does, would stay: a process that does nothing and
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -20,6 +21,8 @@ from flowstream.errors import FlowstreamError
 
 #: From the crash, or the signal, to the end of the process. Docker and systemd kill after 10 s and 90 s by themselves.
 ENDING_S = 20.0
+#: For tasks that are cancelled at the very end.
+CANCELLED_S = 1.0
 #: The exit code of an end that had to be forced, as of a crash: start me again.
 EX_FAILURE = 1
 #: Of a start that was refused.
@@ -59,6 +62,13 @@ class BoundedWorker(faust.Worker):
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         self._must_end(f"after {number.name}")
         super()._schedule_shutdown(number)
+
+    async def _sentinel_task(self) -> None:
+        """Let tasks that were cancelled end before the loop is closed; Faust sleeps a second, whether there are any."""
+        cancelled = asyncio.all_tasks() - {asyncio.current_task()}
+        if cancelled:
+            await asyncio.wait(cancelled, timeout=CANCELLED_S)
+        await asyncio.sleep(0)  # connections that were closed let go of their sockets in the next round of the loop
 
     def _must_end(self, why: str) -> None:
         if self._deadline is None:

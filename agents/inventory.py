@@ -42,9 +42,10 @@ class _Follower(Generic[Table]):
         self._consumer = AIOKafkaConsumer(**client_options(self._settings.kafka), enable_auto_commit=False)
         await self._consumer.start()
         partitions = [TopicPartition(topic, p) for p in sorted(self._consumer.partitions_for_topic(topic) or {0})]
+        # Asked for first: once they are assigned, the answer comes behind that to a fetch, which waits for records.
+        ends = await self._consumer.end_offsets(partitions)
         self._consumer.assign(partitions)
         await self._consumer.seek_to_beginning(*partitions)
-        ends = await self._consumer.end_offsets(partitions)
         while any([await self._consumer.position(tp) < end for tp, end in ends.items()]):
             self.take(await self._consumer.getmany(timeout_ms=500))
         self._task = asyncio.create_task(self._follow())

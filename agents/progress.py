@@ -52,9 +52,10 @@ class ProgressLog:
         await consumer.start()
         try:
             tp = TopicPartition(self.topic, partition)
-            consumer.assign([tp])
+            # Asked for first: once it is assigned, answers come behind that to a fetch, which waits for records.
             begin = (await consumer.beginning_offsets([tp]))[tp]
             end = (await consumer.end_offsets([tp]))[tp]
+            consumer.assign([tp])
             count = LOOK_BACK
             while True:
                 first = max(begin, end - count)

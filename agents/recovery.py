@@ -68,6 +68,12 @@ class PatientRecovery(Recovery):
 class PatientTableManager(TableManager):
     """Faust's tables, with the recovery above."""
 
+    async def on_start(self) -> None:
+        """Register the tables. Faust sleeps a second first, for tables that are declared late: ours all are there."""
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
     @property
     def recovery(self) -> Recovery:
         """The recovery service."""

@@ -116,9 +116,9 @@ async def following(settings: Settings) -> AsyncIterator[ProgressFollower]:
     """Follow the progress of the app of the settings, from what is stored of it on."""
     stages = ("analyses", "merges") if settings.is_merging else ("analyses",)
     async with reader(settings, [progress_topic(settings.app, stage) for stage in stages]) as (consumer, tps):
+        ends = await consumer.end_offsets(tps)
         consumer.assign(tps)
         await consumer.seek_to_beginning(*tps)
-        ends = await consumer.end_offsets(tps)
         follower = ProgressFollower(consumer, settings)
         while any([await consumer.position(tp) < end for tp, end in ends.items()]):
             await follower.poll()

@@ -27,9 +27,9 @@ async def read_topic(
     """
     stream = stream_of(settings, topic) or ""
     async with reader(settings, [topic]) as (consumer, partitions):
+        ends = await consumer.end_offsets(partitions)
         consumer.assign(partitions)
         await (consumer.seek_to_beginning if from_beginning else consumer.seek_to_end)(*partitions)
-        ends = await consumer.end_offsets(partitions)
         while not to_end or any([await consumer.position(tp) < end for tp, end in ends.items()]):
             fetched = await consumer.getmany(timeout_ms=500)
             for record in (r for tp in sorted(fetched) for r in fetched[tp]):

@@ -24,11 +24,18 @@ settings.load_profile("flowstream")
 NO_BROKER = "no Kafka broker: "
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses a broker, so that ``-m 'not broker'`` leaves out exactly that."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what uses a broker, so that ``-m 'not broker'`` leaves out exactly that.
+
+    A process that shares the tests with others begins with those files: they take minutes, and the last one that is
+    handed out should not be waited for by all the others.
+    """
     for item in items:
         if {"broker", "own_broker"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("broker")
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("broker")}
+        items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.hookimpl(wrapper=True)

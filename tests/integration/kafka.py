@@ -12,11 +12,18 @@ from aiokafka.errors import KafkaError
 
 
 def create_topic(broker: str, topic: str, partitions: int = 1) -> None:
+    """Make a topic, and return when the broker shows it: the controller answers a little before."""
+
     async def go() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=broker)
         await admin.start()
         try:
             await admin.create_topics([NewTopic(topic, partitions, 1)])
+            for left in reversed(range(600)):
+                if topic in await admin.list_topics():
+                    break
+                assert left, f"topic {topic} was made and does not show"
+                await asyncio.sleep(0.05)
         finally:
             await admin.close()
 
@@ -73,9 +80,11 @@ def read_all(broker: str, topic: str, isolation: str = "read_uncommitted") -> li
         try:
             await consumer._client._wait_on_metadata(topic)
             tps = [TopicPartition(topic, p) for p in sorted(consumer.partitions_for_topic(topic) or ())]
+            begins = await consumer.beginning_offsets(tps)
+            ends = await consumer.end_offsets(tps)  # first: afterwards the answer comes behind that to a fetch
             consumer.assign(tps)
-            ends = await consumer.end_offsets(tps)
-            await consumer.seek_to_beginning(*tps)
+            for tp in tps:
+                consumer.seek(tp, begins[tp])
             records: list[Any] = []
             while any([await consumer.position(tp) < end for tp, end in ends.items()]):
                 for fetched in (await consumer.getmany(timeout_ms=500)).values():

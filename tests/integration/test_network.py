@@ -67,6 +67,10 @@ def test_any_number_of_workers_says_byte_for_byte_what_a_file_does(lab: Lab, wor
     first, *_ = [
         lab.worker("ingest,analyses,merges", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="30000") for _ in range(workers)
     ]
+    # A topic that is forgotten in the first is asked for 45 s later, in another rebalance.
+    subscribed = [line for line in first.log.read_text().splitlines() if "Subscribed to topic(s)" in line]
+    read = (lab.raw, lab.topic("flows"), lab.topic("partials"), f"{lab.app}-talkers-changelog")
+    assert [[topic for topic in read if topic not in line] for line in subscribed] == [[]]
     lab.send(values[:9_000])
     wait_for(lambda: from_kafka(lab), "first results", 60)
     if workers == 3:
