@@ -106,13 +106,16 @@ async def test_rows_that_an_operator_has_no_room_for_are_counted_once(stage: Sta
     for partition in range(2):
         await take(stage, agent(stage), "flows", blocks([0, 3, 6, 9]), partition)
     told = [value for partition, value in partials(stage) if partition == 0]
+    stage.publisher.stored.clear()
     merges = agent(stage, PartitionMerges)
-    for at, value in enumerate(told):
-        await merges.take(stage.batch(name(stage.settings, "partials"), [value], first=at))
-        await merges.settle()
+    await take(stage, merges, "partials", told)
     (part,) = merges._parts.values()
     left_out = part.work.operators[0].refused  # type: ignore[attr-defined]
     assert 0 < left_out == stage.value("partials_refused_total")
+    again = stage.batch(name(stage.settings, "partials"), told[-1:], first=len(told))
+    await merges.take(again)  # brings nothing new
+    await merges.settle()
+    assert left_out == stage.value("partials_refused_total")
 
 
 async def test_what_is_no_block_of_partials_is_a_dead_letter(stage: Stage) -> None:

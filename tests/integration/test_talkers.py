@@ -104,7 +104,8 @@ def ending_within(lab: Lab, suffix: str, start_ns: int, end_ns: int) -> dict[tup
 
 def test_a_replay_that_reads_a_day_before_says_the_hours_and_days_of_the_live_app(lab: Lab) -> None:
     lab.change(
-        analyses=["talkers", "links"], distances={"size_s": 10}, time={"pane_s": 10.0, "idle_after_s": 3600},
+        analyses=["talkers", "links"], distances={"size_s": 10, "step_s": 10},
+        time={"pane_s": 10.0, "idle_after_s": 3600},
         talkers={
             "windows": [{"size_s": 3600, "step_s": 300}, {"size_s": 86_400, "step_s": 900}],
             "by": ["source", "conversation"],
