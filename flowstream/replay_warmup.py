@@ -43,12 +43,12 @@ def warm_up(settings: Settings, asked_ns: int | None = None) -> WarmUp:
         settings.counting.size_s, settings.paths.size_s,
     )  # fmt: skip
     needed_ns = round(needed_s * 1e9) + margin_ns
+    if asked_ns is not None:
+        needed_ns = min(asked_ns, needed_ns)
     longer = sorted((length_ns, named) for named, length_ns in _of_merges(settings) if length_ns > needed_ns)
-    if asked_ns is None:
-        within = [length_ns for length_ns, _ in longer if length_ns <= round(AFFORDABLE_S * 1e9)]
-        read_ns = max([needed_ns, *(length_ns + margin_ns for length_ns in within)])
-    else:
-        read_ns, needed_ns = asked_ns, min(asked_ns, needed_ns)
+    affordable = [length_ns for length_ns, _ in longer if length_ns <= round(AFFORDABLE_S * 1e9)]
+    by_default_ns = max([needed_ns, *(length_ns + margin_ns for length_ns in affordable)])
+    read_ns = by_default_ns if asked_ns is None else asked_ns
     whole = tuple((named, length_ns) for length_ns, named in longer if length_ns <= read_ns)
     return WarmUp(needed_ns, read_ns, whole, tuple((named, length_ns) for length_ns, named in longer[len(whole) :]))
 

@@ -101,9 +101,9 @@ def test_what_is_no_length_of_time_is_refused(text: str) -> None:
         length_ns(text)
 
 
-@given(st.integers(0, 10**9))
-def test_a_length_that_is_written_is_read_back(ms: int) -> None:
-    assert length_ns(length_text(ms * 10**9)) == ms * 10**9
+@given(st.integers(0, 10**8))
+def test_a_length_that_is_written_is_read_back(seconds: int) -> None:
+    assert length_ns(length_text(seconds * 10**9)) == seconds * 10**9
 
 
 def test_a_length_is_written_in_the_largest_unit_that_fits() -> None:

@@ -232,7 +232,8 @@ def test_windows_up_to_an_hour_are_whole_by_default_and_longer_ones_where_that_i
     assert (asked.needed_ns, asked.read_ns, asked.whole, asked.cut) == (
         default.needed_ns, DAY, of_hours + of_days, (),
     )  # fmt: skip
-    assert warm_up(settings, 15 * S) == WarmUp(15 * S, 15 * S, (), of_hours + of_days)
+    of_a_minute = (("talkers", 60 * S),)
+    assert warm_up(settings, 15 * S) == WarmUp(15 * S, 15 * S, (), of_a_minute + of_hours + of_days)
 
 
 @pytest.mark.parametrize(
