@@ -74,8 +74,8 @@ def test_any_number_of_workers_says_byte_for_byte_what_a_file_does(lab: Lab, wor
     write_again(lab.broker, lab.topic("partials"), 0, 40)
     lab.send(values[9_000:])
     wait_for(lambda: from_kafka(lab) == expected, "what the file pipeline says, and nothing else", 120)
-    # A worker repeats a pane only if it dies between saying it and storing its progress, which hardly ever happens here:
-    # so it was done on purpose. Taken for new, rows count twice in a pane that is open, and are late in one that is not.
+    # A worker repeats a pane only if it dies between saying it and storing its progress, which hardly ever happens
+    # here: so it was done on purpose. Taken for new, rows count twice in an open pane, and are late in a merged one.
     alive = [worker for worker in (first, *others) if worker.alive]
     assert sum(worker.metric("partials_duplicate_total") for worker in alive) > 0
     assert sum(worker.metric("partials_late_total") for worker in alive) == 0
