@@ -65,7 +65,7 @@ def test_a_worker_killed_on_its_way_says_the_paths_of_the_file_pipeline_and_the_
     lab.prepare(LINKS, raw_partitions=1)
     output(lab, "topology", "load", TOPOLOGY)
     lab.send(values[:9_000])
-    worker = lab.worker("ingest,analyses,merges")
+    worker = lab.worker("ingest,analyses,merges", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="20000")
     wait_for(lambda: read_all(lab.broker, lab.topic("elephant-links")), "elephants that share a link")
     wait_for(lambda: not worker.metric("offset_lag"), "no lag: windows of both stages are half full")
     worker.kill()
