@@ -32,7 +32,8 @@ class Analysed:
     late: int = 0
     duplicate: int = 0
     gap: int = 0
-    refused: int = 0
+    refused: int = 0  # messages that are no blocks
+    left_out: int = 0  # rows of good blocks that operators had no room for
 
     def add(self, outcome: Outcome[Any]) -> None:
         """Take in what came of a block."""
@@ -61,6 +62,7 @@ class Analysed:
             counter.inc(count)
         metrics.block_gaps.inc(self.gap)
         metrics.blocks_rejected.inc(self.refused)
+        metrics.partials_refused.inc(self.left_out)
         sent: Counter[str] = Counter()
         for said in self.results:
             sent[said.stream] += 1 if isinstance(said, Result) else len(said)

@@ -3,7 +3,6 @@
 The stage of flows sends what it has summed up to the partials topic, which the stage of merges reads; else they are
 the same (``flowstream/partition_work.py``).
 
-
 The order is what makes a crash harmless: results are sent, then the progress record (``agents/delivery.py`` says
 whether apart or in one transaction), and when the brokers have both the events before its position are acked.
 Results of one batch are on their way while the next one is computed; the order holds for each, and among them.
@@ -262,6 +261,7 @@ class AnalysesAgent:
             batch.tp.topic, batch.tp.partition, part.work.analysis.position, batch.next_offset - 1
         )
         topic, key = name(self._context.settings, PartitionMerges.stream), _place(batch.tp)
+        done.left_out = part.work.take_refused()
         for destination, block in part.work.take_partials():
             done.outgoing.append(Outgoing(topic, destination, key, encode_block(block), done.headers))
         return done

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from agents.admin import create_topics, list_topics, unreachable
 from agents.client import client_options
 from agents.log_reader import read_ranges, reader
+from agents.publisher import REQUEST_BYTES_MAX
 from flowstream.app_state import AppState, Role, refusal
 from flowstream.errors import BrokerError, ReplayError, StateError
 from flowstream.settings import Settings
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def writer(settings: Settings) -> AsyncIterator[Any]:
     """Connect a producer whose records all replicas have when they are acknowledged."""
-    producer = AIOKafkaProducer(**client_options(settings.kafka), acks="all", enable_idempotence=True)
+    producer = AIOKafkaProducer(
+        **client_options(settings.kafka), acks="all", enable_idempotence=True, max_request_size=REQUEST_BYTES_MAX
+    )
     try:
         await producer.start()
     except (KafkaError, OSError, ValueError) as error:

@@ -69,6 +69,11 @@ class NewestTable:
             del self.table[key]
 
 
+def end_ns(value: bytes) -> int:
+    """Return the event time at which the window of a value in the table ends."""
+    return int.from_bytes(value[:_TIME_BYTES], "big")
+
+
 def decoded(value: bytes) -> dict[str, Any]:
     """Return the record in a value of the table."""
     return schemas.single_object_decode(value[_TIME_BYTES:])[1]

@@ -1,7 +1,8 @@
 """A promotion: the replay becomes the live app, at one cut of event time per flows partition.
 
     both apps stopped -> the cut is written down -> whichever is behind runs up to it -> the replay takes over the
-    raw topics where the live app stood -> the records say who was promoted and who replaced
+    raw topics where the live app stood, what its operators keep is brought to the main topics -> the records say who
+    was promoted and who replaced
 
 Before the cut the live app has said every window to the main topics, after it the promoted one does. What is merged of
 all flows partitions is cut where the first of them is. A promotion that was cut off is run again: the cut stays the
@@ -10,12 +11,14 @@ one that was written down.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 
 import msgspec
 
+from agents.admin import create_topics, list_topics
 from agents.changelogs import read_progress
 from agents.control import read_states, write_states, writer
 from agents.groups import commit_positions, group_positions, members
@@ -26,8 +29,9 @@ from flowstream.app_state import AppState
 from flowstream.errors import ReplayError
 from flowstream.merging import merging_bounds
 from flowstream.positions import time_text
+from flowstream.results import KEPT
 from flowstream.settings import Settings
-from flowstream.topics import name
+from flowstream.topics import name, specs
 
 Say = Callable[[str], None]
 
@@ -71,6 +75,7 @@ async def promote(apps: Apps, say: Say) -> AppState:
         await _run_up(apps, state, cuts, say)
         if not state.from_raw:
             await _carry_over(apps)
+        await _copy_kept(apps)
         state = msgspec.structs.replace(state, state="promoted", bounds={})
     replaced = AppState(
         apps.live.app, "replaced", state.name, apps.live.app, from_raw=state.from_raw, settings=state.settings
@@ -176,3 +181,25 @@ async def _copy(apps: Apps, stream: str, ranges: Mapping[int, tuple[int, int]]) 
                     await producer.send_and_wait(
                         target, record.value, key=record.key, partition=record.partition, headers=list(record.headers)
                     )
+
+
+async def _copy_kept(apps: Apps) -> None:
+    """Bring what the replay's operators keep to the main topics, where the promoted app will look for it.
+
+    What the live app has kept there is of its settings and its warm-up. Brought twice it is the same.
+    """
+    there = await list_topics(apps.live)
+    for stream in KEPT:
+        source, target = name(apps.replayed, stream), name(apps.live, stream)
+        if source not in there:
+            continue
+        wanted = [replace(spec, name=target) for spec in specs(apps.replayed) if spec.name == source]
+        await create_topics(apps.live, wanted)  # the live app may have done without
+        async with reader(apps.live, [source]) as (consumer, tps), writer(apps.live) as producer:
+            starts, ends = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
+            async for _, records in read_ranges(consumer, {tp: (starts[tp], ends[tp]) for tp in tps}):
+                sent = [
+                    await producer.send(target, r.value, key=r.key, partition=r.partition, headers=list(r.headers))
+                    for r in records
+                ]
+                await asyncio.gather(*sent)

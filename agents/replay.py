@@ -47,7 +47,7 @@ def definition(
 ) -> AppState:
     """Return the record of a replay: what it is, where it begins and what is wanted of it."""
     partitions = range(live.topics.partitions)
-    silent = {} if from_raw else {p.partition: p.silent_before_ns for p in plan.partitions}
+    planned = {} if from_raw else {p.partition: p.bounds(plan.until_ns) for p in plan.partitions}
     return AppState(
         app=replayed.app,
         state="running",
@@ -57,7 +57,7 @@ def definition(
         settings=tuple(assignments),
         digest=replayed.digest(),
         starts=tuple(Start(p.topic, p.partition, p.start) for p in plan.partitions),
-        bounds={p: Bounds(silent.get(p), plan.until_ns) for p in partitions},
+        bounds={p: planned.get(p, Bounds(None, plan.until_ns)) for p in partitions},
     )
 
 
@@ -167,7 +167,7 @@ async def discard(live: Settings, replay_name: str) -> list[str]:
         topic for topic in await list_topics(live) if topic.endswith(f".{replay_name}") and stream_of(live, topic)
     }
     kept = {progress_topic(app), progress_topic(app, "merges")}
-    kept |= {f"{app}-{table}-changelog" for table in ("sources", "talkers")}
+    kept |= {f"{app}-{table}-changelog" for table in ("sources", "newest")}
     tables = kept & await list_topics(live)
     if state is None and not topics and not tables:
         raise ReplayError(f"app {live.app} has no replay {replay_name}")

@@ -11,8 +11,9 @@ from aiokafka import TopicPartition
 from agents.log_reader import read_ranges, reader
 from agents.replay_log import FlowsLog, newest_ns, reached_ns
 from flowstream.errors import ReplayError
-from flowstream.positions import Position, time_text
-from flowstream.replay import PartitionPlan, crossings, heads, plan_offset, plan_time, warm_up_ns
+from flowstream.positions import Position, length_text, time_text
+from flowstream.replay import PartitionPlan, crossings, heads, plan_offset, plan_time
+from flowstream.replay_warmup import WarmUp, warm_up
 from flowstream.settings import Settings
 from flowstream.topics import name
 
@@ -38,37 +39,39 @@ async def plan(
     *,
     from_raw: bool = False,
     live: Settings | None = None,
-    warm_up: int | None = None,
+    asked_ns: int | None = None,
 ) -> Plan:
-    """Plan a replay with these settings, of ``live`` if that is another app; ``warm_up`` in ns, if not the default.
+    """Plan a replay with these settings, of ``live`` if that is another app; ``asked_ns`` of warm-up, else the default.
 
     ReplayError where a position means nothing here.
     """
     flows = name(live or settings, "flows")  # the event time of the log there is, also where it is made again
     async with reader(settings, [flows]) as (consumer, tps):
         log = FlowsLog(consumer, await consumer.beginning_offsets(tps), await consumer.end_offsets(tps))
-        planner = _Planner(settings, consumer, log, tps, warm_up_ns(settings) if warm_up is None else warm_up)
+        before = warm_up(settings, asked_ns)
+        planner = _Planner(settings, consumer, log, tps, before)
         until_ns = None if end is None else await planner.until_ns(end)
         if from_raw:
             return Plan(await _plan_raw(settings, start), until_ns, _raw_remarks(start))
         made = await planner.start(start)
         if until_ns is not None:
             made = [await planner.with_last(p, until_ns) for p in made]
-    return Plan(tuple(made), until_ns, tuple(_remarks(made, start, until_ns)))
+    remarks = [*_remarks(made, start, until_ns), *(_warm_up_remarks(made, before) if _is_time(start) else ())]
+    return Plan(tuple(made), until_ns, tuple(remarks))
 
 
 class _Planner:
     def __init__(
-        self, settings: Settings, consumer: Any, log: FlowsLog, tps: list[TopicPartition], warm_up: int
+        self, settings: Settings, consumer: Any, log: FlowsLog, tps: list[TopicPartition], before: WarmUp
     ) -> None:
         self._out_of_orderness_ns = round(settings.time.out_of_orderness_s * 1e9)
         self._consumer = consumer
         self._log = log
         self._tps = tps
-        self._warm_up = warm_up
+        self._warm_up = before
 
     async def start(self, position: Position) -> list[PartitionPlan]:
-        if position.kind in {"event_time", "before_newest", "latest"}:
+        if _is_time(position):
             time_ns = await self._event_time_ns(position)
             return [await self._from_time(tp, time_ns) for tp in self._tps]
         offsets = await start_offsets_of(self._consumer, position, self._tps, self._log.starts, self._log.ends)
@@ -103,7 +106,7 @@ class _Planner:
         return max(known) - position.value
 
     async def _from_time(self, tp: TopicPartition, time_ns: int) -> PartitionPlan:
-        target_ns = time_ns - self._warm_up - self._out_of_orderness_ns
+        target_ns = time_ns - self._warm_up.read_ns - self._out_of_orderness_ns
         found = await self._log.ask(
             tp, crossings(self._log.starts[tp], self._log.ends[tp], await self._log.sources(tp), target_ns)
         )
@@ -113,6 +116,10 @@ class _Planner:
         found = await self._log.ask(tp, heads(offset, self._log.ends[tp], await self._log.sources(tp)))
         place = tp.topic, tp.partition
         return plan_offset(place, found, self._log.starts[tp], self._warm_up, self._out_of_orderness_ns)
+
+
+def _is_time(position: Position) -> bool:
+    return position.kind in {"event_time", "before_newest", "latest"}
 
 
 async def start_offsets_of(
@@ -189,3 +196,26 @@ def _remarks(made: list[PartitionPlan], position: Position, until_ns: int | None
     if until_ns is not None and all((p.silent_before_ns or 0) >= until_ns for p in made):
         said.append("the end is not after the time from which results are right: there will be none")
     return said
+
+
+def _warm_up_remarks(made: list[PartitionPlan], before: WarmUp) -> list[str]:
+    """Say how far back is read and why, and what would take more."""
+    said = [f"reads {length_text(before.read_ns)} before the time wanted{_for(before.whole, ', which makes {} whole')}"]
+    short = [
+        p for p in made if p.whole_from_ns is not None and p.whole_from_ns > (p.silent_before_ns or 0) - before.read_ns
+    ]
+    if short and before.whole:
+        at = time_text(max(p.whole_from_ns or 0 for p in short))
+        said.append(f"the log begins at {at}: what is said of longer windows is of the time from then on")
+    if before.cut:
+        longest = length_text(max(length_ns for _, length_ns in before.cut))
+        said.append(f"{_for(before.cut, '{}')} begin where reading begins; --warm-up {longest} makes them whole")
+    return said
+
+
+def _for(windows: tuple[tuple[str, int], ...], text: str) -> str:
+    return (
+        text.format(", ".join(f"{named} of {length_text(length_ns)}" for named, length_ns in windows))
+        if windows
+        else ""
+    )

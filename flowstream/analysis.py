@@ -70,11 +70,12 @@ class Bounds(msgspec.Struct, frozen=True):
 
     Panes that end at or before ``silent_before_ns`` warm up what looks back: they are processed, and say nothing but
     what operators keep, nor do late rows before it. Panes from the one that holds ``until_ns`` on are left for a later
-    life: neither processed nor kept in memory, while the position stays before their first row.
+    life: neither processed nor kept, while the position stays before them. Before ``whole_from_ns`` rows are not read.
     """
 
     silent_before_ns: int | None = None
     until_ns: int | None = None
+    whole_from_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ ports. A bundle (LAG) is one interface here: cables of its members are cables of
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 from flowstream.links import LinkTable
@@ -50,6 +51,7 @@ class Cabling:
             for row in rows
             if row["lag"] and (row["exporter"], row["lag"]) in self._interfaces
         }
+        self._distances: dict[str, dict[str, int]] = {}  # of nodes, by goal: as far as they were asked for
         self._peers: dict[Port, Port] = {}
         self._cables: dict[str, dict[str, set[tuple[Port, Port]]]] = {}
         for row in topology.to_rows():
@@ -106,6 +108,23 @@ class Cabling:
         of_node = self._cables.get(node, {})
         chosen = of_node.values() if other is None else [of_node.get(other, set())]
         return sorted(cable for cables in chosen for cable in cables)
+
+    def distance(self, node: str, goal: str) -> int | None:
+        """Return the number of cables on a shortest way between two nodes, None where there is none."""
+        if goal not in self._distances:
+            found, reached = {goal: 0}, [goal]
+            for one in reached:
+                for other in self._cables.get(one, {}):
+                    if other not in found:
+                        found[other] = found[one] + 1
+                        reached.append(other)
+            self._distances[goal] = found
+        return self._distances[goal].get(node)
+
+    @cached_property
+    def edge_switches(self) -> tuple[str, ...]:
+        """Switches where traffic enters and leaves, in order, as far as links or cables tell."""
+        return tuple(sorted({one.node for one in self._interfaces.values() if self.is_edge(one)}))
 
     def neighbours(self, node: str) -> Iterator[str]:
         """Yield the nodes that a node is joined to, in order."""

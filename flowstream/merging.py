@@ -20,12 +20,17 @@ from flowstream.talkers import TopTalkers
 from flowstream.topology import Topology
 
 
-def build_merging_operators(settings: Settings, links: LinkTable, partition: int) -> list[Operator[PartialBatch]]:
-    """Build the enabled operators of a partials partition; the topology is given with ``replace_tables``."""
+def build_merging_operators(
+    settings: Settings, links: LinkTable, partition: int, whole_from_ns: int | None = None
+) -> list[Operator[PartialBatch]]:
+    """Build the enabled operators of a partials partition; the topology is given with ``replace_tables``.
+
+    Before ``whole_from_ns`` there were rows that are not merged; None: there was nothing.
+    """
     built: list[Operator[PartialBatch]] = []
     if "talkers" in settings.analyses:
         config = settings.talkers.config(settings.panes, settings.sampling.samples_min)
-        built.append(TopTalkers(config, settings.pane_ns))
+        built.append(TopTalkers(config, settings.pane_ns, whole_from_ns))
     if "links" in settings.analyses:
         built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
     if "counting" in settings.analyses:
@@ -46,7 +51,8 @@ def merging_bounds(bounds: Mapping[int, Bounds]) -> Bounds:
     """
     silent_ns = [b.silent_before_ns for b in bounds.values() if b.silent_before_ns is not None]
     until_ns = [b.until_ns for b in bounds.values() if b.until_ns is not None]
-    return Bounds(max(silent_ns, default=None), min(until_ns, default=None))
+    whole_ns = [b.whole_from_ns for b in bounds.values() if b.whole_from_ns is not None]
+    return Bounds(max(silent_ns, default=None), min(until_ns, default=None), max(whole_ns, default=None))
 
 
 class PartitionMerges(PartitionWork[PartialBatch]):
@@ -64,7 +70,9 @@ class PartitionMerges(PartitionWork[PartialBatch]):
         bounds: Bounds = Bounds(),  # noqa: B008 - it is frozen
         partition: int = 0,
     ) -> None:
-        operators = build_merging_operators(settings, links, partition)
+        # A life before this one knows from when on it had read everything; one that knew nothing begins now.
+        whole_from_ns = bounds.whole_from_ns if progress is None else None
+        operators = build_merging_operators(settings, links, partition, whole_from_ns)
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds, PartialBatch))
 
     def decode(self, payload: bytes) -> Block[PartialBatch]:

@@ -27,6 +27,13 @@ class UsesTopology(Protocol):
     topology: Topology
 
 
+@runtime_checkable
+class Refuses(Protocol):
+    """An operator that leaves out rows for want of room, and counts them."""
+
+    refused: int
+
+
 class PartitionWork(Generic[Rows]):
     """Blocks of one partition in, results and blocks for the next stage out."""
 
@@ -37,6 +44,7 @@ class PartitionWork(Generic[Rows]):
     def __init__(self, operators: Sequence[Operator[Rows]], analysis: Analysis[Rows]) -> None:
         self.operators = operators
         self.analysis = analysis
+        self._refused_told = 0
 
     def decode(self, payload: bytes) -> Block[Rows]:
         """Read a block of this stage; StateError where it is none."""
@@ -49,6 +57,12 @@ class PartitionWork(Generic[Rows]):
     def take_partials(self) -> list[tuple[int, Block[PartialBatch]]]:
         """Return what the next stage has to be told since this was last asked, with the partition each goes to."""
         return []
+
+    def take_refused(self) -> int:
+        """Return how many rows operators have left out for want of room since this was last asked."""
+        refused = sum(operator.refused for operator in self.operators if isinstance(operator, Refuses))
+        told, self._refused_told = self._refused_told, refused
+        return refused - told
 
     def replace_tables(self, links: LinkTable, topology: Topology) -> None:
         """Give the operators that go by links or topology other tables."""

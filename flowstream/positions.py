@@ -91,6 +91,23 @@ def _read(path: Path) -> dict[tuple[str, int], int]:
     return found
 
 
+def length_ns(text: str) -> int:
+    """Read a length of time: seconds, or with its unit (``90``, ``1.5h``, ``24h``); SettingsError where it is none."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)", text)
+    if found is None:
+        raise SettingsError(f"{text!r} is no length of time; give seconds, or s, m, h or d behind a number: 90, 1.5h")
+    return round(float(found[1]) * _SECONDS[found[2] or "s"] * 1e9)
+
+
+def length_text(length: int) -> str:
+    """Return a length in ns as ``length_ns`` reads it, in the largest unit of which it is a whole number: 24h, 90s."""
+    seconds, rest = divmod(length, 1_000_000_000)
+    if rest or not seconds:
+        return f"{length / 1e9:g}s"
+    unit = next(unit for unit in ("h", "m", "s") if seconds % _SECONDS[unit] == 0)
+    return f"{seconds // _SECONDS[unit]}{unit}"
+
+
 def time_text(time_ns: int) -> str:
     """Return a time as people read it, in UTC: 2026-11-01T10:00:00.25Z."""
     seconds, rest = divmod(time_ns, 1_000_000_000)

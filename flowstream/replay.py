@@ -11,14 +11,13 @@ a worker that had been replaced sent blocks again (watermarks go back then), bis
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from flowstream.analysis import Bounds
 from flowstream.blocks import SourcePartition
-from flowstream.settings import Settings
+from flowstream.replay_warmup import WarmUp
 
-#: Evidence for an elephant, and its estimates, look back seconds; a minute is enough for all but the oldest.
-WARM_UP_S_MIN = 60.0
 #: So many blocks in a row, of one source partition, may a worker send that does not know it has been replaced.
 STRAGGLERS = 4
 
@@ -172,19 +171,6 @@ def sources_of(listed: Iterable[tuple[str, int]]) -> set[SourcePartition]:
     return {SourcePartition(topic, partition) for topic, count in listed for partition in range(count)}
 
 
-def warm_up_ns(settings: Settings) -> int:
-    """Return how long before the time wanted the analysis begins, if nothing else is asked for.
-
-    So long that every window which ends after the time wanted is whole, and that every source partition has been
-    heard of, silent ones included.
-    """
-    longest_s = max(
-        WARM_UP_S_MIN, settings.distances.size_s, settings.sources.size_s, settings.quality.size_s,
-        settings.counting.size_s,
-    )  # fmt: skip
-    return round((longest_s + 2 * settings.time.idle_after_s) * 1e9)
-
-
 @dataclass(frozen=True, slots=True)
 class PartitionPlan:
     """What a replay reads of a partition, and from which event time on its results are right."""
@@ -198,6 +184,8 @@ class PartitionPlan:
     silent_before_ns: int | None = None
     #: Of a time that retention has overtaken: the event time from which the log is whole.
     gone_before_ns: int | None = None
+    #: The event time from which every row is read; None: from the beginning of the log, before which there was nothing.
+    whole_from_ns: int | None = None
     before: int | None = None  # in place: where the group stands now
     #: The block with which the end is reached, for the progress bar; None: not in the log yet.
     last: int | None = None
@@ -206,6 +194,10 @@ class PartitionPlan:
     def records(self) -> int:
         """Records to be read, as far as they are there."""
         return max(0, (self.log_end if self.last is None else self.last + 1) - self.start)
+
+    def bounds(self, until_ns: int | None = None) -> Bounds:
+        """Return what is wanted of the partition, up to an event time."""
+        return Bounds(self.silent_before_ns, until_ns, self.whole_from_ns)
 
 
 def whole_from_ns(found: Crossings, out_of_orderness_ns: int) -> int | None:
@@ -219,22 +211,24 @@ def whole_from_ns(found: Crossings, out_of_orderness_ns: int) -> int | None:
 
 
 def plan_time(
-    place: tuple[str, int], found: Crossings, time_ns: int, warm_up: int, out_of_orderness_ns: int
+    place: tuple[str, int], found: Crossings, time_ns: int, warm_up: WarmUp, out_of_orderness_ns: int
 ) -> PartitionPlan:
-    """Plan a partition from the crossings of the time wanted minus warm-up minus out-of-orderness."""
+    """Plan a partition from the crossings of the time wanted minus what is read before it minus out-of-orderness."""
     whole_ns = whole_from_ns(found, out_of_orderness_ns)
-    if whole_ns is None or whole_ns <= time_ns - warm_up:
-        return PartitionPlan(*place, found.first, found.start, found.end, silent_before_ns=time_ns)
-    silent_ns = max(time_ns, whole_ns + warm_up)
-    return PartitionPlan(
-        *place, found.first, found.start, found.end, silent_before_ns=silent_ns, gone_before_ns=whole_ns
-    )
+    wanted_ns = time_ns - warm_up.read_ns
+    plan = PartitionPlan(*place, found.first, found.start, found.end, silent_before_ns=time_ns)
+    if whole_ns is None or whole_ns <= wanted_ns:
+        return replace(plan, whole_from_ns=wanted_ns if found.first > 0 else None)
+    plan = replace(plan, whole_from_ns=whole_ns)
+    if whole_ns <= time_ns - warm_up.needed_ns:
+        return plan
+    return replace(plan, silent_before_ns=max(time_ns, whole_ns + warm_up.needed_ns), gone_before_ns=whole_ns)
 
 
 def plan_offset(
-    place: tuple[str, int], found: Crossings, log_start: int, warm_up: int, out_of_orderness_ns: int
+    place: tuple[str, int], found: Crossings, log_start: int, warm_up: WarmUp, out_of_orderness_ns: int
 ) -> PartitionPlan:
     """Plan a partition that begins at ``found.start``, from the heads there: what is cut by it is not said."""
     whole_ns = whole_from_ns(found, out_of_orderness_ns)
-    silent_ns = None if whole_ns is None else whole_ns + warm_up
-    return PartitionPlan(*place, found.start, log_start, found.end, silent_before_ns=silent_ns)
+    silent_ns = None if whole_ns is None else whole_ns + warm_up.needed_ns
+    return PartitionPlan(*place, found.start, log_start, found.end, silent_before_ns=silent_ns, whole_from_ns=whole_ns)

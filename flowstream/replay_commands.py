@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from flowstream.app_state import lines_of_settings, replay_app, settings_of_replay
 from flowstream.console import out, progress_bar, run, settings_option
 from flowstream.errors import SettingsError
-from flowstream.positions import Position, time_text
+from flowstream.positions import Position, length_ns, time_text
 from flowstream.settings import Settings, load
 
 
@@ -27,6 +27,21 @@ class PositionType(click.ParamType):
             return value
         try:
             return Position.parse(value)
+        except SettingsError as error:
+            self.fail(str(error), param, ctx)
+
+
+class LengthType(click.ParamType):
+    """A length of time."""
+
+    name = "length"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return it in ns."""
+        if isinstance(value, int):
+            return value
+        try:
+            return length_ns(value)
         except SettingsError as error:
             self.fail(str(error), param, ctx)
 
@@ -56,7 +71,7 @@ class ReplayName(click.ParamType):
     "--workers", default=1, show_default=True, type=click.IntRange(0, 64), help="Workers to run it with here."
 )
 @click.option(
-    "--warm-up", "warm_up_s", type=click.FloatRange(min=0), help="Seconds read before --from (docs/replay.md)."
+    "--warm-up", "warm_up", type=LengthType(), help="How long before --from to read, as 90 or 24h (docs/replay.md)."
 )
 @click.option("--in-place", is_flag=True, help="Reset the app itself: offsets and tables together.")
 @click.option("--discard", "discarded", type=ReplayName(), help="Remove this replay: topics, group, tables.")
@@ -71,7 +86,7 @@ def replay(
     assignments: tuple[str, ...],
     from_raw: bool,
     workers: int,
-    warm_up_s: float | None,
+    warm_up: int | None,
     in_place: bool,
     discarded: str | None,
     dry_run: bool,
@@ -89,7 +104,6 @@ def replay(
         return
     if start is None:
         raise click.UsageError("Missing option '--from'.")
-    warm_up = None if warm_up_s is None else round(warm_up_s * 1e9)
     if in_place:
         if replay_name or end or analyses or assignments or from_raw:
             raise click.UsageError(
@@ -122,7 +136,7 @@ def _side_by_side(
     start, end, warm_up = span
     replay_name = replayed.topics.suffix
     run(require_new(live, replay_name))
-    made = run(plan(replayed, start, end, from_raw=from_raw, live=live, warm_up=warm_up))
+    made = run(plan(replayed, start, end, from_raw=from_raw, live=live, asked_ns=warm_up))
     _print_plan(made)
     if dry_run:
         out.print("Nothing was changed.")

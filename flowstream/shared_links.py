@@ -6,7 +6,7 @@ Who wants to move one needs to know which they are, and where there is room.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -137,7 +137,7 @@ class SharedLinks:
     def _leads(
         self, ways: Sequence[Interface], bounds: NDArray[np.int64], cabling: Cabling
     ) -> dict[tuple[tuple[int, ...], Interface], str]:
-        """Return by flow and link the node that comes after the link's far end, where the flow was seen there."""
+        """Return by flow and link the last node that the flow is known to have gone to beyond the link's far end."""
         left: dict[tuple[tuple[int, ...], str], Interface] = {}
         flows = [tuple(words) for words in self._keys[:, LINK_WORDS:].tolist()]
         for at, way in enumerate(ways):
@@ -145,30 +145,43 @@ class SharedLinks:
                 left[flow, way.node] = way
         leads = {}
         for at, way in enumerate(ways):
-            far = cabling.peer(way)
             for flow in flows[int(bounds[at]) : int(bounds[at + 1])]:
-                onward = None if far is None else left.get((flow, far.node))
-                after = None if onward is None else cabling.peer(onward)
-                if after is not None:
-                    leads[flow, way] = after.node
+                last = _last_node(flow, way, left, cabling)
+                if last is not None:
+                    leads[flow, way] = last
         return leads
+
+
+def _last_node(
+    flow: tuple[int, ...], way: Interface, left: Mapping[tuple[tuple[int, ...], str], Interface], cabling: Cabling
+) -> str | None:
+    """Follow a flow from a link's far end by the links on which it was seen; None where it was not seen there."""
+    far, passed, last = cabling.peer(way), {way.node}, None
+    while far is not None and far.node not in passed and (flow, far.node) in left:
+        passed.add(far.node)
+        far = cabling.peer(left[flow, far.node])
+        last = last if far is None or far.node in passed else far.node
+    return last
 
 
 def idle_links(way: Interface, leads_to: set[str], busy: set[Port], cabling: Cabling) -> list[dict[str, Any]]:
     """Return the links of equal cost beside ``way`` that are not ``busy``, by name.
 
-    Of equal cost is a link to the same node, and one to a node that is joined to all of ``leads_to``, the nodes after
-    the far end; where these are not known, to all switches that the far end is joined to.
+    Of equal cost is a link to the same node, and one to a node from where all of ``leads_to``, which the flows go to,
+    are as near as from the far end; where these are not known, all switches at the edge that the far end is nearer to.
+    So a link to another plane of three tiers is found, whose switches have no neighbour in common.
     """
     far = cabling.peer(way)
     if far is None or cabling.is_host(far):
         return []
-    onward = leads_to or {n for n in cabling.neighbours(far.node) if cabling.is_switch(n) and n != way.node}
+    onward = {goal: _nearer(far.node, way.node, goal, cabling) for goal in leads_to or cabling.edge_switches}
+    goals = {goal: distance for goal, distance in onward.items() if distance or leads_to}
     found = []
     for near, other in cabling.cables(way.node):
         if near == cabling.whole(way.end) or near in busy or not near.is_named or cabling.is_host(other):
             continue
-        if other.node == far.node or (onward and onward <= set(cabling.neighbours(other.node))):
+        is_equal = [_nearer(other.node, way.node, goal, cabling) == goals[goal] is not None for goal in goals]
+        if other.node == far.node or (is_equal and all(is_equal)):
             one = cabling.named(near)
             found.append(
                 {
@@ -179,6 +192,12 @@ def idle_links(way: Interface, leads_to: set[str], busy: set[Port], cabling: Cab
                 }
             )
     return found
+
+
+def _nearer(node: str, before: str, goal: str, cabling: Cabling) -> int | None:
+    """Return how far a node is from a goal, None where it is no nearer than the node before."""
+    distance, from_before = cabling.distance(node, goal), cabling.distance(before, goal)
+    return distance if distance is not None and from_before is not None and distance < from_before else None
 
 
 def _interface(key: Words, cabling: Cabling) -> Interface:

@@ -81,7 +81,7 @@ class _Snapshot(msgspec.Struct, frozen=True):
     version: int
     windows: list[tuple[int, int]]
     closed: int
-    since: dict[str, int]  # the first pane with rows, by cube
+    since: dict[str, int]  # the pane from which on rows are known, by cube
     held: dict[str, list[list[int]]]  # by cube, per step length: the first panes of the steps that have a table
     counters: bytes  # of exporters, as of the last step that ended
 
@@ -91,7 +91,7 @@ class _CubeState:
     """The tables of a cube: per step length by the first pane of the step, and the running sums of windows."""
 
     steps: list[dict[int, Table]]
-    since: int | None = None
+    since: int | None = None  # the pane from which on rows are known: the first one with any, where nothing was before
     running: dict[int, tuple[int, Table]] = field(default_factory=dict)  # by window: the first pane, and the sum
 
 
@@ -101,14 +101,17 @@ class TopTalkers:
     name = "talkers"
     kept_stream = talker_steps.STREAM
 
-    def __init__(self, config: TalkersConfig, pane_ns: int) -> None:
+    def __init__(self, config: TalkersConfig, pane_ns: int, whole_from_ns: int | None = None) -> None:
+        """Before ``whole_from_ns`` there were rows that do not come; None: there was nothing."""
         if pane_ns <= 0:
             raise ValueError(f"a pane of {pane_ns} ns has no length")
         self.config = config
         self._pane_ns = pane_ns
         self._steps = config.steps
         self.lookback = self._steps[0] - 1  # rows of the shortest step are read again; longer ones are tables
-        self._cubes = {by: _CubeState([{} for _ in self._steps]) for by in config.by}
+        # Of a pane that is whole in part it is not known which rows came.
+        since = None if whole_from_ns is None else -(-whole_from_ns // pane_ns)
+        self._cubes = {by: _CubeState([{} for _ in self._steps], since) for by in config.by}
         self._closed = 0
         self._tracker = LossTracker()
         self._restored: _Snapshot | None = None

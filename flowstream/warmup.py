@@ -1,7 +1,7 @@
 """Compile every kernel the settings need, before a worker joins its group: seconds once, then from a cache.
 
 The rows are made up, and chosen so that each kernel is called: small and large groups of flows, both address
-families, sampled packets and whole flows.
+families, sampled packets and whole flows, flows that two exporters saw.
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ def warm_up(settings: Settings) -> None:
     span = max(1, settings.panes(settings.distances.size_s)) * settings.pane_ns
     rows = _rows(span)
     block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
-    step_s = min(window.step_s for window in settings.talkers.windows)
-    past = max(span, settings.panes(step_s) * settings.pane_ns)
-    closing = replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + past)
+    # Windows end with this, and intervals of exporters of flow records, so that what is made of them then runs, too.
+    past_s = max(
+        settings.distances.size_s, settings.sources.size_s, settings.quality.size_s, settings.counting.size_s,
+        settings.paths.size_s, min(window.step_s for window in settings.talkers.windows),
+        2 * settings.link_use.interval_s + settings.link_use.spread_max_s,
+    )  # fmt: skip
+    closing = replace(decode_block(encode_block(block)), watermark_ns=int(rows.time_ns[-1]) + round(past_s * 1e9))
     said = work.apply(0, closing).results
     for offset, (_, partials) in enumerate(work.take_partials()):
         said += merges.apply(offset, merges.decode(encode_block(partials))).results
@@ -65,7 +69,7 @@ def _rows(span_ns: int) -> FlowBatch:
     source = np.zeros((_ROWS, 2), np.uint64)
     source[:, 1] = 0xFFFF_0A00_0000 + np.where(index % 2, index % 40, 0).astype(np.uint64)
     exporter = np.zeros((_ROWS, 2), np.uint64)
-    exporter[:, 1] = 0xFFFF_C000_0201
+    exporter[:, 1] = 0xFFFF_C000_0201 + (index % 7 == 0)  # two exporters see the same flows
     whole = index % 5 == 0
     return FlowBatch.of(
         _ROWS,

@@ -45,7 +45,7 @@ LADDER = (
     "compare",
     "setting_tables metrics kernel_cache",
     "settings",
-    "topics merging",
+    "topics merging replay_warmup",
     "pipeline",
     "analyze warmup app_state positions replay",
     "console",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,12 @@ from agents.analyses import AnalysesAgent
 from flowstream import merging
 from flowstream.blocks import decode_partials, encode_block
 from flowstream.errors import StateError
+from flowstream.link_use import LinkUse, LinkUseConfig
+from flowstream.links import LinkTable
 from flowstream.merging import PartitionMerges
+from flowstream.operators import Pane, Said
+from flowstream.partials import PartialBatch
+from flowstream.partition_work import Refuses
 from flowstream.settings import load
 from flowstream.topics import name
 from tests.agents.fakes import Stage
@@ -28,6 +33,17 @@ class KeepingSums(MergedSums):
     def load(self, values: Iterable[Mapping[str, Any]]) -> None:
         """Count what was kept as panes."""
         self.panes = sum(value["panes"] for value in values)
+
+
+class FullSums(MergedSums):
+    """Has no room for any row."""
+
+    refused = 0
+
+    def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Said]:
+        """Leave the pane out."""
+        self.refused += len(panes[-1].rows)
+        return []
 
 
 @pytest.fixture
@@ -82,6 +98,24 @@ async def test_merges_store_progress_of_their_own_and_count_apart_from_flows(sta
     assert stage.value("rows_applied_total") == rows
     assert stage.value("partials_applied_total") == sum(len(decode_partials(value).rows) for value in told)
     assert stage.value("partials_duplicate_total") == stage.value("block_gaps_total") == 0
+
+
+async def test_rows_that_an_operator_has_no_room_for_are_counted_once(stage: Stage, monkeypatch) -> None:
+    assert isinstance(LinkUse(LinkUseConfig(), 10**9, LinkTable()), Refuses)
+    monkeypatch.setattr(merging, "build_merging_operators", lambda *_: [FullSums()])
+    for partition in range(2):
+        await take(stage, agent(stage), "flows", blocks([0, 3, 6, 9]), partition)
+    told = [value for partition, value in partials(stage) if partition == 0]
+    stage.publisher.stored.clear()
+    merges = agent(stage, PartitionMerges)
+    await take(stage, merges, "partials", told)
+    (part,) = merges._parts.values()
+    left_out = part.work.operators[0].refused  # type: ignore[attr-defined]
+    assert 0 < left_out == stage.value("partials_refused_total")
+    again = stage.batch(name(stage.settings, "partials"), told[-1:], first=len(told))
+    await merges.take(again)  # brings nothing new
+    await merges.settle()
+    assert left_out == stage.value("partials_refused_total")
 
 
 async def test_what_is_no_block_of_partials_is_a_dead_letter(stage: Stage) -> None:

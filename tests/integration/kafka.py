@@ -47,6 +47,23 @@ def write(
     asyncio.run(go())
 
 
+def write_again(broker: str, topic: str, partition: int, count: int) -> None:
+    """Write the last records of a partition once more, as somebody would who does not know that it was replaced."""
+
+    async def go(values: Sequence[tuple[bytes, bytes]]) -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=broker, max_request_size=1 << 24)
+        await producer.start()
+        try:
+            for key, value in values:
+                await producer.send_and_wait(topic, value, key=key, partition=partition)
+        finally:
+            await producer.stop()
+
+    there = [(r.key, r.value) for r in read_all(broker, topic) if r.partition == partition]
+    assert there, f"nothing in {topic}-{partition}"
+    asyncio.run(go(there[-count:]))
+
+
 def write_transactions(broker: str, topic: str, transactions: Sequence[tuple[Sequence[bytes], bool]]) -> None:
     """Write values to partition 0 in transactions, each of which is committed (True) or given up."""
 

@@ -15,7 +15,7 @@ from flowstream.results import KEPT, ResultEncoder
 from flowstream.topics import STREAMS
 from flowstream.topology import Topology
 from tests.builders import delimited, goflow2_v2
-from tests.integration.kafka import read_all
+from tests.integration.kafka import read_all, write_again
 from tests.integration.lab import Lab
 from tests.integration.test_cli_broker import LINKS, TOPOLOGY, output
 from tests.integration.test_pipeline import recorded
@@ -64,16 +64,22 @@ def test_any_number_of_workers_says_byte_for_byte_what_a_file_does(lab: Lab, wor
     assert {stream for stream, _, _ in expected} == set(SAID) - {"path-events", "link-use-percentiles"}
     lab.prepare(LINKS, raw_partitions=1)
     output(lab, "topology", "load", TOPOLOGY)
-    first, *_ = [
+    first, *others = [
         lab.worker("ingest,analyses,merges", FLOWSTREAM_KAFKA__FETCH_BYTES_MAX="30000") for _ in range(workers)
     ]
     # A topic that is forgotten in the first is asked for 45 s later, in another rebalance.
     subscribed = [line for line in first.log.read_text().splitlines() if "Subscribed to topic(s)" in line]
-    read = (lab.raw, lab.topic("flows"), lab.topic("partials"), f"{lab.app}-talkers-changelog")
+    read = (lab.raw, lab.topic("flows"), lab.topic("partials"), f"{lab.app}-newest-changelog")
     assert [[topic for topic in read if topic not in line] for line in subscribed] == [[]]
     lab.send(values[:9_000])
     wait_for(lambda: from_kafka(lab), "first results", 60)
     if workers == 3:
         first.kill()
+    write_again(lab.broker, lab.topic("partials"), 0, 40)
     lab.send(values[9_000:])
     wait_for(lambda: from_kafka(lab) == expected, "what the file pipeline says, and nothing else", 120)
+    # A worker repeats a pane only if it dies between saying it and storing its progress, which hardly ever happens
+    # here: so it was done on purpose. Taken for new, rows count twice in an open pane, and are late in a merged one.
+    alive = [worker for worker in (first, *others) if worker.alive]
+    assert sum(worker.metric("partials_duplicate_total") for worker in alive) > 0
+    assert sum(worker.metric("partials_late_total") for worker in alive) == 0

@@ -38,7 +38,7 @@ states = st.builds(
     settings=st.lists(st.text("a.=1")).map(tuple),
     digest=st.text("0f"),
     starts=st.lists(st.builds(Start, st.text("t"), st.integers(0, 9), st.integers(0, 2**62))).map(tuple),
-    bounds=st.dictionaries(st.integers(0, 9), st.builds(Bounds, times, times)),
+    bounds=st.dictionaries(st.integers(0, 9), st.builds(Bounds, times, times, times)),
 )
 
 

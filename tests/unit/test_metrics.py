@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
@@ -40,11 +39,12 @@ from flowstream.settings import Settings
 from flowstream.topology import Topology
 from tests.agents.fakes import FakeProgressLog
 from tests.builders import delimited, goflow2_v2
+from tests.golden import DATA
 
-DATA = Path(__file__).resolve().parents[1] / "data"
 CLOS = DATA / "clos_60s_goflow2_v2.bin.gz"
 SECOND = 10**9
 START_NS = 1_795_224_797 * SECOND
+OF_MERGES = [f"partials_{n}_total" for n in ("applied", "late", "duplicate", "refused", "panes_closed")]
 PRESENT = object()  # a sample that must be there, and above zero, but depends on the clock
 
 Sample = tuple[str, tuple[tuple[str, str], ...]]
@@ -219,7 +219,7 @@ async def test_after_a_known_run_the_whole_registry_is_as_expected(finished):
         labelled("block_gaps_total"): 1000,
         labelled("blocks_rejected_total"): 1,
         labelled("panes_closed_total"): sum(closed - min(on_time[p]) // SECOND for p in range(2)),
-        **{labelled(f"partials_{n}_total"): 0 for n in ("applied", "late", "duplicate", "panes_closed")},  # no merges
+        **dict.fromkeys(map(labelled, OF_MERGES), 0),
         labelled("rebalances_total"): 0,  # the worker counts these: see the test of a real one
         labelled("broker_silence_seconds"): 0,
         labelled("offset_lag", topic="raw", partition="0"): 7,

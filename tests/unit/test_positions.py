@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.errors import SettingsError
-from flowstream.positions import Position, time_text
+from flowstream.positions import Position, length_ns, length_text, time_text
 
 TEN = 1_793_527_200 * 10**9  # 2026-11-01T10:00Z
 
@@ -86,3 +86,25 @@ def test_a_file_that_is_none_is_refused_with_its_line(tmp_path: Path, text: str,
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="positions file"):
         Position.parse(f"file:{tmp_path}/none.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("0", 0), ("1.5h", 5400), ("24h", 86_400), ("2d", 172_800), ("0.25s", 0.25)]
+)
+def test_a_length_of_time_is_seconds_or_has_its_unit(text: str, seconds: float) -> None:
+    assert length_ns(text) == round(seconds * 10**9)
+
+
+@pytest.mark.parametrize("text", ["", "-5", "1w", "h", "1e3", "5 m", "\u0661"])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="is no length of time"):
+        length_ns(text)
+
+
+@given(st.integers(0, 10**8))
+def test_a_length_that_is_written_is_read_back(seconds: int) -> None:
+    assert length_ns(length_text(seconds * 10**9)) == seconds * 10**9
+
+
+def test_a_length_is_written_in_the_largest_unit_that_fits() -> None:
+    assert [length_text(s * 10**9) for s in (0, 90, 120, 3600, 3720, 86_400)] == ["0s", "90s", "2m", "1h", "62m", "24h"]

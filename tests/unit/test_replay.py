@@ -15,6 +15,7 @@ from flowstream.replay import (
     STRAGGLERS,
     Crossings,
     Mark,
+    PartitionPlan,
     Probe,
     Probing,
     crossings,
@@ -23,9 +24,12 @@ from flowstream.replay import (
     plan_time,
     sources_of,
 )
+from flowstream.replay_warmup import WarmUp, warm_up
+from flowstream.settings import load
 from tests.unit.test_analysis import OUT_OF_ORDERNESS, SOURCES, S, blocks_of, cut_lists, interleave, orders
 
 RAW = sources_of(SOURCES)
+WARM_UP = WarmUp(5 * S, 12 * S)
 Log = list[tuple[int, Block]]
 
 
@@ -151,7 +155,8 @@ def test_where_the_log_is_cut_every_row_from_the_whole_time_on_is_still_there(ti
     log = log_of(times, cuts, order, 0)
     cut = draw.draw(st.integers(1, len(log)))
     rest = log[cut:]
-    plan = plan_offset(("flows", 0), ask(heads(cut, len(log), RAW), Reader(rest)), 0, 5 * S, OUT_OF_ORDERNESS)
+    plan = plan_offset(("flows", 0), ask(heads(cut, len(log), RAW), Reader(rest)), 0, WARM_UP, OUT_OF_ORDERNESS)
+    assert plan.whole_from_ns == (plan.silent_before_ns and plan.silent_before_ns - 5 * S)
     if plan.silent_before_ns is None:
         return  # not a block with a watermark is left
     whole_ns = plan.silent_before_ns - 5 * S
@@ -165,9 +170,9 @@ def test_a_time_before_the_log_is_said_and_nothing_is_promised_that_is_gone(time
     log = log_of(times, cuts, order, 0)
     cut = draw.draw(st.integers(1, len(log)))
     rest = log[cut:]
-    target = time_ns - 5 * S - OUT_OF_ORDERNESS
+    target = time_ns - WARM_UP.read_ns - OUT_OF_ORDERNESS
     found = ask(crossings(cut, len(log), RAW, target), Reader(rest))
-    plan = plan_time(("flows", 0), found, time_ns, 5 * S, OUT_OF_ORDERNESS)
+    plan = plan_time(("flows", 0), found, time_ns, WARM_UP, OUT_OF_ORDERNESS)
     assert plan.silent_before_ns is not None
     heard = set(found.found)
     kept = wanted_rows([x for x in rest if x[0] >= plan.start], plan.silent_before_ns - 5 * S)
@@ -176,10 +181,34 @@ def test_a_time_before_the_log_is_said_and_nothing_is_promised_that_is_gone(time
         assert plan.silent_before_ns == time_ns
 
 
+@given(full_chains, cut_lists, orders, moments, st.data())
+def test_from_the_time_that_is_called_whole_on_every_row_is_read_and_nothing_longer_holds_results_back(
+    times, cuts, order, time_ns, draw
+) -> None:
+    log = log_of(times, cuts, order, 0)
+    cut = draw.draw(st.integers(0, len(log)))
+    rest = log[cut:]
+
+    def planned(warm_up: WarmUp) -> PartitionPlan:
+        found = ask(crossings(cut, len(log), RAW, time_ns - warm_up.read_ns - OUT_OF_ORDERNESS), Reader(rest))
+        return plan_time(("flows", 0), found, time_ns, warm_up, OUT_OF_ORDERNESS)
+
+    plan, short = planned(WARM_UP), planned(WarmUp(5 * S, 5 * S))
+    assert plan.silent_before_ns == short.silent_before_ns
+    assert plan.start <= short.start
+    heard = {block.source for _, block in rest}
+    from_ns = -(2**62) if plan.whole_from_ns is None else plan.whole_from_ns
+    assert {r for r in wanted_rows(log, from_ns) if r[0] in heard} == {
+        r for r in wanted_rows([x for x in rest if x[0] >= plan.start], from_ns) if r[0] in heard
+    }
+    if plan.gone_before_ns is None and plan.start > cut:
+        assert plan.whole_from_ns == time_ns - WARM_UP.read_ns
+
+
 def test_a_log_that_was_never_cut_has_everything_from_its_beginning() -> None:
     log = log_of(([10 * S], [11 * S], [12 * S]), ([], [], []), [], 0)
-    plan = plan_offset(("flows", 0), ask(heads(0, 3, RAW), Reader(log)), 0, 5 * S, OUT_OF_ORDERNESS)
-    assert (plan.start, plan.silent_before_ns, plan.records) == (0, None, 3)
+    plan = plan_offset(("flows", 0), ask(heads(0, 3, RAW), Reader(log)), 0, WARM_UP, OUT_OF_ORDERNESS)
+    assert (plan.start, plan.silent_before_ns, plan.whole_from_ns, plan.records) == (0, None, None, 3)
 
 
 def test_a_source_partition_never_heard_of_holds_no_position_back() -> None:
@@ -187,3 +216,34 @@ def test_a_source_partition_never_heard_of_holds_no_position_back() -> None:
     log = [(at, block) for at, (_, block) in enumerate(one for one in log if one[1].source.partition != 2)]
     found = ask(crossings(0, len(log), RAW, 25 * S), Reader(log))
     assert found.first == 4
+
+
+HOUR, DAY = 3600 * S, 86_400 * S
+MARGIN = 2 * 60 * S
+
+
+def test_windows_up_to_an_hour_are_whole_by_default_and_longer_ones_where_that_is_asked_for() -> None:
+    settings = load(analyses=["talkers", "links"], time={"idle_after_s": 60})
+    default = warm_up(settings)
+    assert (default.needed_ns, default.read_ns) == (60 * S + MARGIN, HOUR + MARGIN)
+    of_hours, of_days = (tuple((n, at) for n in ("link-use-percentiles", "talkers")) for at in (HOUR, DAY))
+    assert (default.whole, default.cut) == (of_hours, of_days)
+    asked = warm_up(settings, DAY)
+    assert (asked.needed_ns, asked.read_ns, asked.whole, asked.cut) == (
+        default.needed_ns, DAY, of_hours + of_days, (),
+    )  # fmt: skip
+    of_a_minute = (("talkers", 60 * S),)
+    assert warm_up(settings, 15 * S) == WarmUp(15 * S, 15 * S, (), of_a_minute + of_hours + of_days)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "longest_s"),
+    [
+        ({"analyses": ["elephants"]}, 60),
+        ({"analyses": ["paths"], "paths": {"size_s": 90}}, 90),
+        ({"analyses": ["counting"], "counting": {"size_s": 300}}, 300),
+    ],
+)
+def test_windows_that_are_said_whole_or_not_at_all_are_warmed_up_for_and_nothing_else(chosen, longest_s) -> None:
+    read_ns = round(longest_s * S) + MARGIN
+    assert warm_up(load(time={"idle_after_s": 60}, **chosen)) == WarmUp(read_ns, read_ns)

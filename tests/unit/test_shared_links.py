@@ -15,7 +15,7 @@ from flowstream.links import LinkTable
 from flowstream.operators import Pane
 from flowstream.partials import Cube, PartialBatch
 from flowstream.shared_links import SharedLinks, idle_links
-from flowstream.topology import Topology
+from flowstream.topology import Port, Topology
 from tests.builders import flows
 from tests.path_rows import FIRST, LINKS, SECOND, TOPOLOGY, names, panes, sampled
 from tests.unit.test_elephants_clos import recording
@@ -128,6 +128,71 @@ def test_a_link_is_of_equal_cost_if_it_leads_to_where_the_flows_go():
     to_host = cabling.interface("10.255.0.11", 15)
     assert to_host is not None
     assert idle_links(to_host, set(), set(), cabling) == []
+
+
+#: Two pods of two leaves and a switch of each plane, two spines above each plane; a host at every leaf.
+TIERS = [
+    *[(f"leaf{pod}{n}", f"pod{pod}{plane}") for pod in (1, 2) for n in (1, 2) for plane in (1, 2)],
+    *[(f"pod{pod}{plane}", f"spine{plane}{n}") for pod in (1, 2) for plane in (1, 2) for n in (1, 2)],
+    *[(f"leaf{pod}{n}", f"h{pod}{n}") for pod in (1, 2) for n in (1, 2)],
+]  # fmt: skip
+SWITCHES = sorted({name for cable in TIERS for name in cable if not name.startswith("h")})
+
+
+def three_tiers(edges: bool) -> tuple[LinkTable, Topology]:
+    """Return the tables: a port is called by the node at its other end, and all hosts are known, or none."""
+    cables = [cable for cable in TIERS if edges or not cable[1].startswith("h")]
+    ends = [end for a, b in cables for end in ((a, b), (b, a))]
+    links = [
+        {"exporter": f"10.255.1.{SWITCHES.index(node)}", "if_index": n, "name": far, "speed_bps": 10**8, "edge": None,
+         "node": node, "lag": None}
+        for n, (node, far) in enumerate(ends, 1) if node in SWITCHES
+    ]  # fmt: skip
+    cabled = [{"node": a, "port": b, "peer": b, "peer_port": a} for a, b in cables]
+    return LinkTable.from_rows(links), Topology.from_rows(cabled)
+
+
+@pytest.mark.parametrize(
+    ("node", "port", "leads_to", "beside"),
+    [
+        ("leaf11", "pod11", {"leaf21"}, ["pod12"]),  # the other plane, whose spines are others
+        ("leaf11", "pod11", {"h22"}, ["pod12"]),
+        ("leaf11", "pod11", {"leaf12"}, ["pod12"]),
+        ("leaf11", "pod11", {"spine11"}, []),  # what comes after that is not known: the other plane may not lead there
+        ("leaf11", "pod11", set(), ["pod12"]),
+        ("pod11", "spine11", {"leaf21"}, ["spine12"]),
+        ("pod11", "spine11", set(), ["spine12"]),
+        ("pod11", "leaf12", {"h12"}, []),
+        ("spine11", "pod21", {"leaf21"}, []),  # there is one way down
+        ("spine11", "pod21", set(), []),
+        ("pod21", "leaf21", set(), []),
+    ],
+)
+def test_in_three_tiers_a_link_of_equal_cost_leads_as_near_to_where_the_flows_go(node, port, leads_to, beside):
+    cabling = Cabling(*three_tiers(edges=True))
+    way = cabling.named(Port(node, port))
+    assert [one["port"] for one in idle_links(way, leads_to, set(), cabling)] == beside
+    busy = {Port(node, name) for name in beside}
+    assert idle_links(way, leads_to, busy, cabling) == []
+
+
+@pytest.mark.parametrize("node_and_ports", [(("leaf11", "pod11"), ["pod12"]), (("pod11", "spine11"), ["spine12"])])
+def test_elephants_of_three_tiers_are_followed_to_where_they_leave(node_and_ports):
+    """Also where no cable to a host is known, and some switches on the way have sampled nothing."""
+    (node, port), beside = node_and_ports
+    links, topology = three_tiers(edges=False)
+    number = {(row["node"], row["name"]): (row["exporter"], row["if_index"]) for row in links.to_rows()}
+    hops = [("leaf11", "pod11"), ("pod11", "spine11"), ("spine11", "pod21"), ("pod21", "leaf21")]
+    rows = [
+        flows(20, time_ns=FIRST * SECOND + np.arange(20) * SECOND // 8, src_port=flow, exporter=number[hop][0],
+              out_if=number[hop][1])
+        for flow in (1, 2) for hop in hops
+    ]  # fmt: skip
+    every = FlowBatch.concat(rows)
+    said = {(v["node"], v["port"]): v for v in merged(every, Marked(every, 1, 2), links=links, topology=topology)}
+    assert set(said) == set(hops)
+    assert [one["port"] for one in said[node, port]["idle_links"]] == beside
+    assert said["spine11", "pod21"]["idle_links"] == said["pod21", "leaf21"]["idle_links"] == []
 
 
 def test_without_tables_links_are_exporters_and_numbers():

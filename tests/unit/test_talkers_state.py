@@ -12,6 +12,8 @@ from flowstream.talker_tables import Lost, Table
 from flowstream.talkers import TalkersConfig, TopTalkers
 from tests.talkers import CONFIG, FIRST, SECOND, Row, exported, fed, pane_of, traffic
 
+STEPS = talker_steps.STREAM
+
 
 @pytest.mark.parametrize("keys_max", [1_000_000, 12])
 def test_a_restart_after_any_pane_says_what_never_stopping_says(keys_max):
@@ -40,6 +42,49 @@ def test_a_restart_after_any_pane_says_what_never_stopping_says(keys_max):
             fed(again, rows, lives[stop + 1][0]), lives[stop + 1 :], strict=True
         ):
             assert (pane, said, again.snapshot()) == (told_pane, told_said, state)
+
+
+def test_steps_kept_before_a_reset_count_for_nothing_after_it_whatever_they_say():
+    """Progress is gone, what was kept is still there: of other rows, of more ways to group, and of later steps."""
+    config = TalkersConfig(((4, 2), (12, 4), (48, 16)), ("protocol", "port"), wanted=Wanted(count=4, samples_min=0.0))
+    before = [r._replace(by=by, sent=77) for r in traffic(5) for by in ("protocol", "port")]
+    before += [r._replace(pane=r.pane + 60) for r in before]
+    kept = {r.key: r.value for _, said in fed(TopTalkers(config, SECOND), before) for r in said if r.stream == STEPS}
+    rows = [r for r in traffic(2) if r.pane % 9 > 3]  # steps that had rows have none now
+    through, lives = TopTalkers(config, SECOND), []
+    through.load(kept.values())
+    for pane, said in fed(through, rows):
+        lives.append((pane, said, through.snapshot()))
+    assert [said for _, said, _ in lives] == [said for _, said in fed(TopTalkers(config, SECOND), rows)]
+    for stop in range(len(lives) - 1):
+        for result in lives[stop][1]:
+            if result.stream == STEPS:
+                kept.pop(result.key, None)
+                kept[result.key] = result.value
+        again = TopTalkers(config, SECOND)
+        again.restore(lives[stop][2])
+        again.load(kept.values())
+        assert list(fed(again, rows, lives[stop + 1][0])) == [(pane, said) for pane, said, _ in lives[stop + 1 :]]
+
+
+@pytest.mark.parametrize("sparse", [1, 7])
+def test_a_replay_that_reads_a_window_before_says_the_windows_of_an_app_that_never_stopped(sparse):
+    """Also where nothing came in the first part of a window; before it had read everything, it says so."""
+    config = TalkersConfig(((4, 2), (12, 4), (48, 16)), ("protocol", "port"), wanted=Wanted(count=4, samples_min=0.0))
+    rows = [r._replace(by=by) for r in traffic(2) for by in ("protocol", "port") if r.pane % sparse == 0]
+    rows += [r._replace(pane=r.pane + 100) for r in rows]
+    said = [r for _, of in fed(TopTalkers(config, SECOND), rows) for r in of if r.stream == "talkers"]
+    for whole in range(FIRST + 20, FIRST + 100, 3):
+        replayed = TopTalkers(config, SECOND, whole * SECOND - 1)
+        read = [r for r in rows if r.pane >= whole or (r.pane == whole - 2 and r.key[0] % 2)]
+        again = [r for _, of in fed(replayed, read) for r in of if r.stream == "talkers"]
+        for size in (4, 12, 48):
+            from_ns = (whole + size) * SECOND
+            wanted = [r for r in said if r.time_ns >= from_ns and r.key.split("|")[1] == str(size)]
+            assert wanted
+            assert [r for r in again if r.time_ns >= from_ns and r.key.split("|")[1] == str(size)] == wanted
+        cut = [r.value for r in again if r.value["window_start_ns"] < whole * SECOND]
+        assert all(v["covered_from_ns"] == whole * SECOND for v in cut)
 
 
 def test_a_step_that_was_lost_is_told_by_from_when_on_windows_are_covered():
