@@ -17,7 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -38,6 +38,7 @@ from flowstream.operators import Pane, Result, Said
 from flowstream.panes import PaneAssembly
 from flowstream.pipeline import PartitionAnalysis, build_operators, ingest_config
 from flowstream.results import ResultEncoder
+from flowstream.setting_tables import Analysis
 from flowstream.settings import Settings
 
 FETCHED = 6500  # messages in a megabyte, which is what a fetch brings from a partition

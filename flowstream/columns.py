@@ -58,7 +58,7 @@ class ColumnBatch:
 
     LAYOUT: ClassVar[Mapping[str, Column]] = {}
 
-    __slots__ = ("_columns", "_rows", "_source", "_unsorted")
+    __slots__ = ("__weakref__", "_columns", "_rows", "_source", "_unsorted")
 
     def __init__(
         self,
