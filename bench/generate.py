@@ -119,7 +119,9 @@ class Traffic:
             "type": number(1, np.where(sflow, SFLOW, IPFIX)),
             "sampling_rate": number(3, SAMPLING_RATE),
             # An exporter numbers its own datagrams, of eight records each: sFlow by one, IPFIX by its records.
-            "sequence_num": number(4, 500_000 + turn // RECORDS_PER_DATAGRAM * np.where(sflow, 1, RECORDS_PER_DATAGRAM)),
+            "sequence_num": number(
+                4, 500_000 + turn // RECORDS_PER_DATAGRAM * np.where(sflow, 1, RECORDS_PER_DATAGRAM)
+            ),
             "src_addr": (6, *_addresses(source, v6, 0x0A)),
             "dst_addr": (7, *_addresses(flow % np.uint64(1 << 22), v6, 0x64)),
             "bytes": number(9, packets * size),

@@ -182,7 +182,7 @@ def measure(traffic: Traffic, repeats: int) -> list[Stage]:
     """Time everything, once for the compilers and then ``repeats`` times for the figures."""
     settings = Settings()
     links = LinkTable.from_rows(traffic.links())
-    small = Traffic(20_000, 1000, traffic.rate, traffic.exporters)
+    small = Traffic(min(20_000, traffic.records), min(1000, traffic.sources), traffic.rate, traffic.exporters)
     for stages, load in ((Stages(1), small), (Stages(repeats), traffic)):
         blocks = run_ingest(stages, settings, load)
         run_analyses(stages, settings, links, blocks[0])

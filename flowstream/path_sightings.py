@@ -67,7 +67,7 @@ class Sightings:
 def sightings_of(rows: FlowBatch) -> Sightings:
     """Join the rows per flow, exporter and interfaces; those without an exporter are left out."""
     exporter = rows.exporter
-    known = (exporter != 0).any(axis=1)
+    known = (exporter[:, 0] | exporter[:, 1]) != 0
     if not known.all():
         rows = rows.take(known)
         exporter = rows.exporter
