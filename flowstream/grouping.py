@@ -73,14 +73,15 @@ def _wide_order(rows: int, ranges: list[tuple[Array, Any, Any]]) -> NDArray[np.i
         words[place] -= np.uint64(int(low) % (1 << 64))  # fewer bytes differ above the least
     order, keys = np.empty((2, rows), np.int64), np.empty((2, rows), np.uint64)
     order[0] = np.arange(rows)
-    return order[_sort_bytes(words, order, keys, np.empty(256, np.int64))]
+    found: NDArray[np.int64] = order[_sort_bytes(words, order, keys, np.empty(256, np.int64))]
+    return found
 
 
 @bare_njit
 def _sort_bytes(words, order, keys, places):  # type: ignore[no-untyped-def]
     """Sort ``order[0]`` by words, most significant first, and return which half of ``order`` is then sorted.
 
-    Radix sort from the lowest byte on, each pass from one half to the other; bytes that are 0 in all rows order nothing.
+    Radix sort from the lowest byte on, from one half to the other; a byte that is 0 in all rows orders nothing.
     """
     rows = words.shape[1]
     now = 0
