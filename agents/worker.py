@@ -62,7 +62,8 @@ def compile_apart(work: Callable[[Settings], None], settings: Settings) -> None:
     note = note_of_compiled(settings.digest())
     if note is None or note.exists():
         return
-    compiling = multiprocessing.get_context("spawn").Process(target=work, args=(settings,), daemon=True)
+    handed_on = Settings.model_construct(**dict(settings))  # of a class that the other process knows, too
+    compiling = multiprocessing.get_context("spawn").Process(target=work, args=(handed_on,), daemon=True)
     compiling.start()
     compiling.join()
     if compiling.exitcode == 0:
