@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import hashlib
 import logging
 import multiprocessing
 import sys
@@ -59,7 +60,7 @@ def compile_apart(work: Callable[[Settings], None], settings: Settings) -> None:
     The compiler keeps what it has made for as long as its process lives: 240 MB, which loading the kernels that it
     kept does not take. Where that process fails, they are compiled in this one, as they are needed.
     """
-    note = note_of_compiled(settings.digest())
+    note = note_of_compiled(_kernels_of(settings))
     if note is None or note.exists():
         return
     handed_on = Settings.model_construct(**dict(settings))  # of a class that the other process knows, too
@@ -68,6 +69,13 @@ def compile_apart(work: Callable[[Settings], None], settings: Settings) -> None:
     compiling.join()
     if compiling.exitcode == 0:
         note.touch()
+
+
+def _kernels_of(settings: Settings) -> str:
+    """Return a short name of the settings that decide which kernels there are: most apps have the same ones."""
+    told = settings.model_dump_json(include={"analyses": True, "distances": True, "output": {"format"}})
+    formats = ",".join(sorted({chosen.format for chosen in settings.inputs}))
+    return hashlib.sha256(f"{formats} {told}".encode()).hexdigest()[:12]
 
 
 def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning", role: Role = "live") -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from agents.worker import compile_apart
 from flowstream.kernel_cache import VARIABLE
+from flowstream.setting_tables import Input
 from flowstream.settings import Settings, load
 
 
@@ -36,7 +37,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_another_process_compiles_once_and_again_for_what_was_never_compiled(settings: Settings) -> None:
     compile_apart(note_process, settings)
-    compile_apart(note_process, settings)
+    compile_apart(note_process, settings.model_copy(update={"inputs": (Input(topic="other", format="avro"),)}))
     other = settings.model_copy(update={"analyses": ("quality",)})
     compile_apart(note_process, other)
     noted = processes(settings.data_dir)
