@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import hashlib
 import logging
+import multiprocessing
 import sys
+from collections.abc import Callable
 
 from agents.admin import changelogs, create_topics, list_topics, wanted
 from agents.app import ALL_AGENTS, create_app
@@ -16,6 +19,7 @@ from agents.registry import register_schemas
 from agents.web_guard import bearer_token
 from flowstream.app_state import Role
 from flowstream.errors import BrokerError, SettingsError
+from flowstream.kernel_cache import note_of_compiled
 from flowstream.setting_tables import MERGED
 from flowstream.settings import Settings
 from flowstream.warmup import warm_up
@@ -50,6 +54,30 @@ def _share_one_heap() -> None:
         libc.mallopt(M_ARENA_MAX, 1)
 
 
+def compile_apart(work: Callable[[Settings], None], settings: Settings) -> None:
+    """Have another process compile the kernels first, unless it is noted that they are kept from an earlier start.
+
+    The compiler keeps what it has made for as long as its process lives: 240 MB, which loading the kernels that it
+    kept does not take. Where that process fails, they are compiled in this one, as they are needed.
+    """
+    note = note_of_compiled(_kernels_of(settings))
+    if note is None or note.exists():
+        return
+    handed_on = Settings.model_construct(**dict(settings))  # of a class that the other process knows, too
+    compiling = multiprocessing.get_context("spawn").Process(target=work, args=(handed_on,), daemon=True)
+    compiling.start()
+    compiling.join()
+    if compiling.exitcode == 0:
+        note.touch()
+
+
+def _kernels_of(settings: Settings) -> str:
+    """Return a short name of the settings that decide which kernels there are: most apps have the same ones."""
+    told = settings.model_dump_json(include={"analyses": True, "distances": True, "output": {"format"}})
+    formats = ",".join(sorted({chosen.format for chosen in settings.inputs}))
+    return hashlib.sha256(f"{formats} {told}".encode()).hexdigest()[:12]
+
+
 def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "warning", role: Role = "live") -> None:
     """Run until SIGTERM, SIGINT or a crash; exits the process with the worker's exit code, which is 1 of a crash."""
     unknown = set(agents) - set(ALL_AGENTS)
@@ -62,6 +90,7 @@ def run_worker(settings: Settings, agents: tuple[str, ...], log_level: str = "wa
         raise SettingsError(f"--log-level {log_level}: one of debug, info, warning, error")
     _share_one_heap()
     preflight(settings, agents, role)
+    compile_apart(warm_up, settings)
     warm_up(settings)
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr)
     app = create_app(settings, agents, role)

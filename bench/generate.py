@@ -24,6 +24,7 @@ ELEPHANT_SHARE = 0.02  # of the records
 SAMPLING_RATE = 1000
 LINK_BPS = 10_000_000_000
 IFS = 8  # interfaces of an exporter
+RECORDS_PER_DATAGRAM = 8
 V6_EVERY = 8  # of the sources, one in so many has an IPv6 address
 SFLOW, IPFIX = 1, 4
 
@@ -102,6 +103,7 @@ class Traffic:
         flow = np.where(elephant, source.astype(np.uint64), flow)
         exporter = source % self.exporters
         sflow = exporter % 2 == 0
+        turn = index // self.exporters  # exporters come in turn, but for those of the elephants
         packets = np.where(sflow, 1, rng.integers(1, 50, n))
         size = np.where(elephant, 1500, rng.integers(64, 1515, n))
         received = self.start_ns + index * 10**9 // self.rate + rng.integers(0, JITTER_NS, n)
@@ -116,7 +118,10 @@ class Traffic:
         return {
             "type": number(1, np.where(sflow, SFLOW, IPFIX)),
             "sampling_rate": number(3, SAMPLING_RATE),
-            "sequence_num": number(4, 500_000 + index // 8),
+            # An exporter numbers its own datagrams, of eight records each: sFlow by one, IPFIX by its records.
+            "sequence_num": number(
+                4, 500_000 + turn // RECORDS_PER_DATAGRAM * np.where(sflow, 1, RECORDS_PER_DATAGRAM)
+            ),
             "src_addr": (6, *_addresses(source, v6, 0x0A)),
             "dst_addr": (7, *_addresses(flow % np.uint64(1 << 22), v6, 0x64)),
             "bytes": number(9, packets * size),

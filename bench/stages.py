@@ -1,7 +1,8 @@
 """Each step of the path in one process, without Kafka: CPU microseconds per record, the best of some repeats.
 
 The steps are those of the worker with the worker's own batch sizes: fetched batches of one source partition
-become blocks for four destinations, and the blocks of one destination become panes and results.
+become blocks for four destinations, and the blocks of one destination become panes and results. At last all
+destinations go through both stages with every analysis that there is, so that it is seen what merges add.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -24,21 +26,24 @@ from agents.publisher import BATCH_BYTES_MAX, sealed_batches
 from agents.record_batches import SealedBatch
 from bench.calibrate import ONE_THREAD
 from bench.generate import Traffic
-from bench.report import Stage
+from bench.report import BenchError, Stage
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
 from flowstream.decode import DecodeContext, Payloads, decode
 from flowstream.ingest import Ingest
 from flowstream.links import LinkTable
+from flowstream.merging import PartitionMerges
 from flowstream.normalise import normalise
 from flowstream.operators import Pane, Result, Said
 from flowstream.panes import PaneAssembly
-from flowstream.pipeline import build_operators, ingest_config
+from flowstream.pipeline import PartitionAnalysis, build_operators, ingest_config
 from flowstream.results import ResultEncoder
+from flowstream.setting_tables import Analysis
 from flowstream.settings import Settings
 
 FETCHED = 6500  # messages in a megabyte, which is what a fetch brings from a partition
 TOPIC, PARTITIONS = "bench-raw", 4
+EVERY_ANALYSIS = get_args(Analysis)
 
 
 class Stages:
@@ -90,7 +95,7 @@ def run_ingest(stages: Stages, settings: Settings, traffic: Traffic) -> list[lis
 
     made = stages.time("ingest: decode to blocks (whole)", n, receive)
     judge = Ingest(config, SourcePartition(TOPIC, 0), "goflow")
-    stages.time("  of it route and cut", n, lambda: [judge._cut(d.flows, 0, 1, idle=False) for d in decoded])
+    stages.time("  of it route and cut", n, lambda: [judge._cut(d.flows, 0, 1) for d in decoded])
     encoded = stages.time("encode blocks", n, lambda: [[encode_block(b) for b in blocks] for blocks in made])
     stages.time("decode blocks", n, lambda: [[decode_block(e) for e in row] for row in encoded])
     return [[blocks[p] for blocks in made] for p in range(PARTITIONS)]
@@ -125,6 +130,40 @@ def run_analyses(stages: Stages, settings: Settings, links: LinkTable, blocks: S
         stages.time(f"  encode its {count:,} results", n, partial(encode, said))
 
 
+def run_two_stages(stages: Stages, links: LinkTable, blocks: Sequence[Sequence[Block]]) -> None:
+    """Time every analysis over the blocks of all flows partitions, the merges of what they send on, and both."""
+    settings = Settings(analyses=EVERY_ANALYSIS, topics={"partitions": PARTITIONS})
+    n = sum(len(block.rows) for own in blocks for block in own)
+    flows = [[encode_block(block) for block in own] for own in blocks]
+
+    def analyse() -> tuple[list[Said], list[tuple[int, bytes]]]:
+        works = [PartitionAnalysis(settings, links, partition=p) for p in range(PARTITIONS)]
+        said: list[Said] = []
+        partials: list[tuple[int, bytes]] = []
+        for at, turn in enumerate(zip_longest(*flows)):
+            for work, raw in zip(works, turn, strict=True):
+                if raw is not None:
+                    said += work.apply(at, work.decode(raw)).results
+                    partials += [(to, encode_block(block)) for to, block in work.take_partials()]
+        encode(said)
+        return said, partials
+
+    def merge() -> list[Said]:
+        works = [PartitionMerges(settings, links, partition=p) for p in range(PARTITIONS)]
+        said: list[Said] = []
+        for at, (to, raw) in enumerate(partials):
+            said += works[to].apply(at, works[to].decode(raw)).results
+        encode(said)
+        return said
+
+    _, partials = stages.time("all eight analyses: first stage", n, analyse)
+    merged = stages.time("  merges of its partials", n, merge)
+    if not merged:
+        raise BenchError("nothing came of the merges")
+    both = sum(stage.cpu_s for stage in stages.timed[-2:])
+    stages.timed.append(Stage("  both", n, both))
+
+
 def encode(said: Sequence[Said]) -> list[SealedBatch]:
     """Return the results' batches, as the worker sends them, before compression."""
     records = outgoing_results(said, ResultEncoder(), str, 0)
@@ -143,11 +182,11 @@ def measure(traffic: Traffic, repeats: int) -> list[Stage]:
     """Time everything, once for the compilers and then ``repeats`` times for the figures."""
     settings = Settings()
     links = LinkTable.from_rows(traffic.links())
-    small = Traffic(20_000, 1000, traffic.rate, traffic.exporters)
-    stages = Stages(1)
-    run_analyses(stages, settings, links, run_ingest(stages, settings, small)[0])
-    stages = Stages(repeats)
-    run_analyses(stages, settings, links, run_ingest(stages, settings, traffic)[0])
+    small = Traffic(min(20_000, traffic.records), min(1000, traffic.sources), traffic.rate, traffic.exporters)
+    for stages, load in ((Stages(1), small), (Stages(repeats), traffic)):
+        blocks = run_ingest(stages, settings, load)
+        run_analyses(stages, settings, links, blocks[0])
+        run_two_stages(stages, links, blocks)
     return stages.timed
 
 

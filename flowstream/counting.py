@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import Array, FlowBatch
+from flowstream.columns import picked
 from flowstream.flow_keys import flow_words
 from flowstream.hashing import number_by_first, number_groups
 from flowstream.links import EDGE_NO, EDGE_UNKNOWN, EDGE_YES, LinkTable
@@ -89,7 +90,7 @@ def _seen_at_several(rows: FlowBatch, at: Integers) -> tuple[Integers, Integers,
     """
     whole = len(at) == len(rows)
     exporter, in_if, addresses = map(rows.peek, ("exporter", "in_if", "src_addr"))
-    at, *_ = _at_several(at, addresses if whole else addresses[at], exporter, in_if)
+    at, *_ = _at_several(at, addresses if whole else picked(addresses, at), exporter, in_if)
     return _at_several(at, flow_words(rows.take(at)), exporter, in_if)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import Array, FlowBatch, FlowType
+from flowstream.columns import picked
 from flowstream.partials import PartialBatch
 from flowstream.saturation import plus, scaled
 
@@ -47,7 +48,7 @@ class Sums:
 
     def take(self, index: Array) -> Sums:
         """Select rows by position or mask."""
-        return Sums(self.counts[index], self.spread[index])
+        return Sums(picked(self.counts, index), picked(self.spread, index))
 
     def by(self, group: Integers, groups: int) -> Sums:
         """Add up per group, in the order of the rows."""

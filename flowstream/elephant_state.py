@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.batch import Array, FlowBatch, FlowType, Quality
+from flowstream.columns import picked
 from flowstream.errors import StateError
 from flowstream.flow_keys import FLOW_WORDS, Words, flow_words
 from flowstream.grouping import group_rows
@@ -122,7 +123,7 @@ class Rows:
 
     def take(self, index: Array) -> Rows:
         """Select rows by mask."""
-        return Rows(*(getattr(self, name)[index] for name in self.__slots__))
+        return Rows(*(picked(getattr(self, name), index) for name in self.__slots__))
 
     @property
     def sampled(self) -> NDArray[np.bool_]:
@@ -193,7 +194,7 @@ class Cells:
 
     def take(self, index: Array | slice) -> Cells:
         """Select cells."""
-        return Cells(*(getattr(self, name)[index] for name in self.__slots__))
+        return Cells(*(picked(getattr(self, name), index) for name in self.__slots__))
 
 
 def cells_of(rows: Rows, place: NDArray[np.int64], tick: NDArray[np.int64]) -> Cells:

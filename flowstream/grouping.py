@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream.bare_kernel import bare_njit
 from flowstream.batch import Array
+
+#: Fewer rows are compared sooner than their bytes are counted.
+RADIX_ROWS_MIN: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,60 @@ def group_rows(*keys: Array) -> Groups:
         place_bits = np.uint64((rows - 1).bit_length())
         order = (packed & np.uint64((1 << int(place_bits)) - 1)).astype(np.int64)
         return Groups(order, _bounds(rows, [packed >> place_bits]))
-    order = np.lexsort([word for word, _, _ in reversed(ranges)]).astype(np.int64, copy=False)
+    if rows < RADIX_ROWS_MIN or any(word.dtype.kind not in "iu" for word, _, _ in ranges):
+        order = np.lexsort([word for word, _, _ in reversed(ranges)]).astype(np.int64, copy=False)
+    else:
+        order = _wide_order(rows, ranges)
     return Groups(order, _bounds(rows, (word[order] for word, _, _ in ranges)))
+
+
+def _wide_order(rows: int, ranges: list[tuple[Array, Any, Any]]) -> NDArray[np.int64]:
+    """Return the stable order by whole numbers that do not fit into 64 bits together."""
+    words = np.empty((len(ranges), rows), np.uint64)
+    for place, (word, low, _) in enumerate(ranges):
+        words[place] = word
+        words[place] -= np.uint64(int(low) % (1 << 64))  # fewer bytes differ above the least
+    order, keys = np.empty((2, rows), np.int64), np.empty((2, rows), np.uint64)
+    order[0] = np.arange(rows)
+    found: NDArray[np.int64] = order[_sort_bytes(words, order, keys, np.empty(256, np.int64))]
+    return found
+
+
+@bare_njit
+def _sort_bytes(words, order, keys, places):  # type: ignore[no-untyped-def]
+    """Sort ``order[0]`` by words, most significant first, and return which half of ``order`` is then sorted.
+
+    Radix sort from the lowest byte on, from one half to the other; a byte that is 0 in all rows orders nothing.
+    """
+    rows = words.shape[1]
+    now = 0
+    for word in range(words.shape[0] - 1, -1, -1):
+        used = np.uint64(0)
+        for row in range(rows):
+            value = words[word, order[now, row]]
+            keys[now, row] = value
+            used |= value
+        for shift in range(0, 64, 8):
+            by = np.uint64(shift)
+            if (used >> by) & np.uint64(0xFF) == 0:
+                continue
+            places[:] = 0
+            for row in range(rows):
+                places[(keys[now, row] >> by) & np.uint64(0xFF)] += 1
+            begin = 0
+            for byte in range(256):
+                count = places[byte]
+                places[byte] = begin
+                begin += count
+            after = 1 - now
+            for row in range(rows):
+                byte = (keys[now, row] >> by) & np.uint64(0xFF)
+                place = places[byte]
+                places[byte] = place + 1
+                keys[after, place] = keys[now, row]
+                order[after, place] = order[now, row]
+            now = after
+    return now
 
 
 def _packed(rows: int, ranges: list[tuple[Array, Any, Any]]) -> NDArray[np.uint64] | None:

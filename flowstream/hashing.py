@@ -21,11 +21,11 @@ PROBES_PER_ROW: Final = 8
 def number_groups(words: Array) -> tuple[NDArray[np.int64], Array]:
     """Return each row's group, numbered in the order of their keys, and the keys; ``words`` is (rows, words)."""
     group, firsts = number_by_first(words)
-    keys = words[firsts]
+    keys = words.take(firsts, axis=0)
     ordered = group_rows(*keys.T).order
     rank = np.empty(len(keys), np.int64)
     rank[ordered] = np.arange(len(keys))
-    return rank[group], keys[ordered]
+    return rank[group], keys.take(ordered, axis=0)
 
 
 def number_by_first(words: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

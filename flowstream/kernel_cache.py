@@ -40,6 +40,15 @@ def _files(package: Path, names: tuple[bytes, bytes]) -> list[Path]:
     return [inner.with_suffix(".py"), inner / "__init__.py", *imported]
 
 
+def note_of_compiled(what: str) -> Path | None:
+    """Return the file whose being there says that the kernels of ``what`` are kept; None where nothing may be noted.
+
+    Whoever has compiled them makes it. It is in the folder of the kernels, and goes with them.
+    """
+    folder = os.environ.get(VARIABLE)
+    return None if folder is None or not os.access(folder, os.W_OK) else Path(folder) / f"compiled-{what}"
+
+
 def choose(package: Path) -> None:
     """Tell numba, which must not have been imported yet, where to keep this version's kernels."""
     if VARIABLE in os.environ:

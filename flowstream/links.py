@@ -82,7 +82,8 @@ class LinkTable:
             return np.zeros(rows, np.int64), np.full(rows, EDGE_UNKNOWN, np.int8)
         place = np.searchsorted(self._hashes, _hash(exporter, in_if, self._salt))
         place = np.minimum(place, len(self) - 1)
-        found = (self._if_index[place] == in_if) & (self._words[place] == exporter).all(axis=1)
+        words = self._words.take(place, axis=0)
+        found = (self._if_index[place] == in_if) & (words[:, 0] == exporter[:, 0]) & (words[:, 1] == exporter[:, 1])
         speed_bps = np.where(found, self._speed_bps[place], np.int64(0))
         return speed_bps, np.where(found, self._edge[place], np.int8(EDGE_UNKNOWN))
 

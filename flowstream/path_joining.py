@@ -28,8 +28,10 @@ def join(sightings: Iterable[Sighting], cabling: Cabling) -> tuple[tuple[Path, .
     """
     seen = merged([_hop(number, one, cabling) for number, one in enumerate(sightings)])
     hops = _closed([*seen, *_halves(seen, cabling)])
-    after = _successors(hops, cabling)
     alone = [with_ends(Path((hop,), OrderedBy.TOPOLOGY), cabling) for hop in seen]
+    if len(hops) == 1 and alone[0].complete:  # in and out at edges of one switch
+        return (alone[0],), False
+    after = _successors(hops, cabling)
     if len(hops) == len(seen) and not any(after) and not any(path.complete for path in alone):
         path, doubted = in_order_of_sight(seen)
         return (with_ends(path, cabling),), doubted

@@ -57,17 +57,17 @@ class Sightings:
         """Yield a flow's sightings by falling time to live, then as they were first seen."""
         inside = slice(int(self.bounds[flow]), int(self.bounds[flow + 1]))
         counts, place = self.counts[inside], self.place[inside]
-        order = np.lexsort((place, counts[:, 2], -counts[:, 3]))[:SIGHTINGS_MAX]
-        for (high, low, ifs), (samples, _, _, ttl) in zip(
-            self.places[place[order]].tolist(), counts[order].tolist(), strict=True
-        ):
+        if len(place) > 1:  # most flows are seen once
+            order = np.lexsort((place, counts[:, 2], -counts[:, 3]))[:SIGHTINGS_MAX]
+            counts, place = counts[order], place[order]
+        for (high, low, ifs), (samples, _, _, ttl) in zip(self.places[place].tolist(), counts.tolist(), strict=True):
             yield Sighting(address_text(high, low), ifs >> 32, ifs & 0xFFFF_FFFF, ttl, samples)
 
 
 def sightings_of(rows: FlowBatch) -> Sightings:
     """Join the rows per flow, exporter and interfaces; those without an exporter are left out."""
     exporter = rows.exporter
-    known = (exporter != 0).any(axis=1)
+    known = (exporter[:, 0] | exporter[:, 1]) != 0
     if not known.all():
         rows = rows.take(known)
         exporter = rows.exporter

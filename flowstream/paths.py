@@ -50,6 +50,7 @@ class _Way:
     paths: tuple[Path, ...]
     ambiguous: bool
     told: tuple[dict[str, Any], ...]
+    route: dict[str, Any]  # of the first path
 
 
 class PathsOperator:
@@ -138,7 +139,8 @@ class PathsOperator:
             self._ways_of = cabling
         if alike not in self._ways:
             paths, ambiguous = join((Sighting(*one, samples=0) for one in alike), cabling)
-            self._ways[alike] = _Way(paths, ambiguous, tuple(map(_path_fields, paths)))
+            told = tuple(map(_path_fields, paths))
+            self._ways[alike] = _Way(paths, ambiguous, told, _route(told[0]))
         return self._ways[alike]
 
     def _told(
@@ -173,7 +175,7 @@ class PathsOperator:
         if way.ambiguous or not way.paths[0].complete:
             return []
         words = tuple(seen.flows[flow].tolist())
-        whole = WholePath(words, window.start_ns, int(seen.bytes[flow]), elephant, _route(way.told[0]))
+        whole = WholePath(words, window.start_ns, int(seen.bytes[flow]), elephant, way.route)
         before = self._changes.take(whole)
         if before is None:
             return []

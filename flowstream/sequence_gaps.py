@@ -12,6 +12,7 @@ whichever holds more: some exporters give the number of a datagram's first recor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -88,6 +89,41 @@ def _numbers(rows: PartialBatch, owner: NDArray[np.int64]) -> _Numbers:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the rows of a pane tell, whoever follows them: the numbers of each owner, (exporter, flow type)."""
+
+    words: NDArray[np.uint64]  # of the exporters, (owners, 2)
+    types: NDArray[np.uint8]
+    keys: list[tuple[int, int, int]]
+    bytes: NDArray[np.int64]
+    numbers: _Numbers
+
+
+#: By panes that somebody still holds: every operator of a partition follows the same numbers on its own.
+_told: WeakKeyDictionary[PartialBatch, _Told | None] = WeakKeyDictionary()
+
+
+def _told_by(rows: PartialBatch) -> _Told | None:
+    """Return what a pane's rows of cube SEQUENCE tell, None where there are none."""
+    if rows not in _told:
+        _told[rows] = _read(rows.take(rows.cube == Cube.SEQUENCE))
+    return _told[rows]
+
+
+def _read(rows: PartialBatch) -> _Told | None:
+    if not len(rows):
+        return None
+    exporters = group_rows(rows.key_0, rows.key_1, rows.key_2)
+    firsts = exporters.firsts
+    owner = np.empty(len(rows), np.int64)
+    owner[exporters.order] = np.repeat(np.arange(len(exporters)), exporters.sizes)
+    words = np.stack([rows.key_0[firsts], rows.key_1[firsts]], axis=1)
+    types = rows.key_2[firsts].astype(np.uint8)
+    keys = [(high, low, kind) for (high, low), kind in zip(words.tolist(), types.tolist(), strict=True)]
+    return _Told(words, types, keys, saturated_sum(exporters, rows.bytes), _numbers(rows, owner))
+
+
 class LossTracker:
     """Follows the counters of all exporters from pane to pane."""
 
@@ -97,25 +133,17 @@ class LossTracker:
 
     def take(self, rows: PartialBatch) -> Loss:
         """Take in the rows of a pane, of which those of cube SEQUENCE matter, and return what they say of it."""
-        rows = rows.take(rows.cube == Cube.SEQUENCE)
-        if not len(rows):
+        told = _told_by(rows)
+        if told is None:
             return Loss.none()
         now_ns = int(rows.time_ns[0])
         self._sweep(now_ns)
-        exporters = group_rows(rows.key_0, rows.key_1, rows.key_2)
-        firsts, count = exporters.firsts, len(exporters)
-        owner = np.empty(len(rows), np.int64)
-        owner[exporters.order] = np.repeat(np.arange(count), exporters.sizes)
-        words = np.stack([rows.key_0[firsts], rows.key_1[firsts]], axis=1)
-        types = rows.key_2[firsts].astype(np.uint8)
-        keys = [(high, low, kind) for (high, low), kind in zip(words.tolist(), types.tolist(), strict=True)]
-        received, lost = [0] * count, [0] * count
-        numbers = _numbers(rows, owner)
+        received, lost = [0] * len(told.keys), [0] * len(told.keys)
+        numbers = told.numbers
         for piece, who in enumerate(numbers.owner):
             received[who] += numbers.received[piece]
-            lost[who] += self._advance(keys[who], numbers, piece, now_ns)
-        sums = (np.array(received, np.int64), np.array(lost, np.int64), saturated_sum(exporters, rows.bytes))
-        return Loss(words, types, *sums)
+            lost[who] += self._advance(told.keys[who], numbers, piece, now_ns)
+        return Loss(told.words, told.types, np.array(received, np.int64), np.array(lost, np.int64), told.bytes)
 
     def _advance(self, key: tuple[int, int, int], numbers: _Numbers, piece: int, now_ns: int) -> int:
         """Let a counter go on over a piece; return how many are missing, less those that came late."""

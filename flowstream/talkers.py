@@ -159,7 +159,9 @@ class TopTalkers:
             if end % step:
                 break
             if level == 0:
-                own = rows.take(np.flatnonzero(rows.cube == int(WAYS[by].cube)))
+                of_cube = np.flatnonzero(rows.cube == int(WAYS[by].cube))
+                # Most cubes are merged in other partitions: no column need be made to find that out.
+                own = rows.take(of_cube) if len(of_cube) else PartialBatch.none()
                 if state.since is None and len(own):
                     state.since = int(own.time_ns[0]) // self._pane_ns
                 table = Table.of_rows(own, words, factors).cut(self.config.keys_max)

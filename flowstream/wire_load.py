@@ -125,9 +125,9 @@ def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int
         sides = []
         for is_out, column in enumerate((rows.in_if, rows.out_if)):
             port = column.astype(np.uint64)[own]
-            on = _is_link(port)
+            on = np.flatnonzero(_is_link(port))
             word = interface[own] | port << np.uint64(1) | np.uint64(is_out)
-            sides.append(_Parts(np.stack([word[on], kind[on]], axis=1), Sums(counts[:made][on], spread[on])))
+            sides.append(_Parts(np.stack([word[on], kind[on]], axis=1), Sums(counts[:made], spread).take(on)))
         found.append(_joined(sides))
     return found
 

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowstream.batch import COLUMNS, FlowBatch, address_text, address_words, packed_to_words, words_to_packed
+from flowstream.columns import picked
 from tests.builders import T0_NS, flows
 
 addresses = st.ip_addresses()
@@ -172,3 +173,14 @@ def test_time_order_keeps_whole_rows_together():
     random.Random(7).shuffle(order)
     shuffled = numbered(50).take(np.array(order)).replace(time_ns=np.array(order) + T0_NS)
     assert same(shuffled.in_time_order(), numbered(50).replace(time_ns=np.arange(50) + T0_NS))
+
+
+@given(st.integers(0, 30), st.data())
+def test_rows_picked_by_position_mask_or_slice_are_those_that_an_index_gives(count, data):
+    rows = st.lists(st.integers(0, max(count - 1, 0)), max_size=40 if count else 0)
+    positions = np.array(data.draw(rows), np.int64)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), np.bool_)
+    for column in np.arange(count), np.arange(3 * count, dtype=np.uint64).reshape(count, 3):
+        for index in positions, mask, slice(*sorted(data.draw(st.tuples(st.integers(-2, 32), st.integers(-2, 32))))):
+            got, wanted = picked(column, index), column[index]
+            assert (got.dtype, got.shape, got.tolist()) == (wanted.dtype, wanted.shape, wanted.tolist())

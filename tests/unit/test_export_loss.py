@@ -132,6 +132,19 @@ def test_a_tracker_that_is_restored_goes_on_as_if_nothing_had_happened(sent, dat
         assert again.snapshot() == through.snapshot()
 
 
+@given(datagrams(), st.data())
+def test_trackers_of_the_same_panes_follow_them_each_on_its_own(sent, data):
+    first, panes = sent
+    rows = [summed(numbers([first + n for n in p], index=i), index=i) for i, p in enumerate(panes)]
+    begin = data.draw(st.integers(0, len(rows)))
+    for since in 0, begin:  # the second reads panes that the first has read
+        shared, alone = LossTracker(), LossTracker()
+        for pane in rows[since:]:
+            copied = PartialBatch.of(len(pane), {name: column.copy() for name, column in pane.columns.items()})
+            assert of(shared.take(pane)) == of(alone.take(copied))
+        assert shared.snapshot() == alone.snapshot()
+
+
 def test_counters_that_never_go_on_are_forgotten_and_those_of_one_exporter_are_few():
     tracker = LossTracker()
     for index in range(40):

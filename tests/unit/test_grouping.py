@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowstream.grouping import Groups, group_rows
+from flowstream.grouping import RADIX_ROWS_MIN, Groups, group_rows
 
 rows_of_keys = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2**64 - 1) | st.integers(0, 2)), max_size=40)
 
@@ -47,6 +47,21 @@ SIGNED = st.integers(-3, 3) | st.sampled_from([-(2**63), 2**63 - 1, -(2**40), 2*
 @given(st.lists(st.tuples(st.integers(7, 8), SIGNED, st.integers(0, 2)), max_size=40))
 def test_signed_keys_of_any_range_beside_constant_ones_group_as_in_a_dictionary(keys):
     columns = [np.array([k[i] for k in keys], dtype) for i, dtype in enumerate((np.uint16, np.int64, np.uint8))]
+    assert members(group_rows(*columns)) == list(by_dictionary(keys).values())
+
+
+FEW_OR_ANY = st.sampled_from([(0, 2), (2**63 - 2, 2**63), (0, 2**64), (0xFFFF_0A00_0000, 0xFFFF_0A00_4000)])
+
+
+@settings(max_examples=15)
+@given(
+    st.integers(RADIX_ROWS_MIN, RADIX_ROWS_MIN + 50), st.lists(FEW_OR_ANY, min_size=1, max_size=5), st.integers(0, 99)
+)
+def test_many_rows_with_keys_wider_than_a_word_group_as_in_a_dictionary(rows, ranges, seed):
+    rng = np.random.default_rng(seed)
+    columns = [rng.integers(low, high, rows, np.uint64) for low, high in ranges]
+    columns.append(rng.integers(-(2**63), 2**63, rows) // 2**60 * 2**60)  # signed, each of sixteen values often
+    keys = [tuple(map(int, key)) for key in zip(*columns, strict=True)]
     assert members(group_rows(*columns)) == list(by_dictionary(keys).values())
 
 
