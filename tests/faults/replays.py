@@ -51,17 +51,15 @@ def replay_by_offset_reset(rig: Rig) -> None:
     rig.produce(20_000, seconds_of_event_time=200)
     rig.drain()
     before = {stream: said(rig, stream) for stream in RESULTS}
-    written = {stream: client.ends(rig.address, [rig.lab.topic(stream)]) for stream in RESULTS}
     assert worker.stop() == 0
     from_ns = T0_NS + 100 * SECOND_NS
-    rig.fault(f"reset in place to {_time(from_ns)}")
+    ends = rig.reset(f"reset in place to {_time(from_ns)}")
     told = flowstream(rig, "replay", "--in-place", "--from", _time(from_ns), "--yes")
     (rig.folder / "replay.txt").write_text(told)
     rig.lab.workers.clear()
     worker = rig.lab.worker()
 
     def again(stream: str) -> Values:
-        ends = written[stream]
         records = client.read(rig.address, rig.lab.topic(stream))
         return checker.last_values([r for r in records if r.offset >= ends[r.topic, r.partition]])[0]
 

@@ -12,13 +12,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from agents.broker import LocalBroker
+from flowstream.topics import STREAMS
 from tests.faults import checker, client
 from tests.faults.checker import Truth
 from tests.faults.report import Row
 from tests.faults.scenario import NotRunError, Scenario
 from tests.faults.sender import Sender
 from tests.faults.supervisor import Supervisor
-from tests.faults.verdict import RESULTS, Told, Verdict, rules
+from tests.faults.verdict import RESULTS, Ends, Told, Verdict, rules
 from tests.faults.watch import Watch
 from tests.integration.lab import Lab
 from tests.waiting import wait_for
@@ -48,6 +49,7 @@ class Rig:
         self.sender: Sender
         self.watch: Watch
         self.truth = Truth()
+        self.resets: list[Ends] = []
         self._broker = broker
         self._faults: list[tuple[float, dict[tuple[str, int], int], dict[int, int]]] = []
 
@@ -117,6 +119,12 @@ class Rig:
         self.row.faults.append(what)
         seen = self.watch.seen
         self._faults.append((time.monotonic(), dict(seen.ends), dict(seen.newest)))
+
+    def reset(self, what: str) -> Ends:
+        """Note a reset in place that is injected now, while no worker runs; returns where results end before it."""
+        self.fault(what)
+        self.resets.append(client.ends(self.address, map(self.lab.topic, (*STREAMS, "late", "dead-letters"))))
+        return self.resets[-1]
 
     def recovered(self, deadline_s: float = 90) -> float:
         """Wait until results flow again, and return the seconds since the last fault.

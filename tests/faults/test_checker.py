@@ -14,6 +14,7 @@ from tests.faults import checker, pure
 from tests.faults.checker import Rules, Truth
 from tests.faults.client import Record
 from tests.faults.flows import SECOND_NS, T0_NS, Flow, Flows, encoded
+from tests.faults.verdict import said_twice
 
 PARTITIONS = 2
 TOPIC = "raw"
@@ -116,6 +117,26 @@ def test_another_value_under_the_same_key_is_seen() -> None:
     twice = [Record("t", 0, 0, 0, b"k", b"a"), Record("t", 0, 1, 0, b"k", b"a"), Record("t", 1, 0, 0, b"k", b"b")]
     assert checker.last_values(twice)[1] == []
     assert len(checker.last_values([*twice, Record("t", 0, 2, 0, b"k", b"c")])[1]) == 1
+
+
+def committed(*said: tuple[int, bytes, bytes]) -> list[Record]:
+    """Records of a topic by (partition, key, value), the offsets of each partition with a gap for what was aborted."""
+    return [Record("t", p, 2 * sum(q == p for q, *_ in said[:at]), 0, k, v) for at, (p, k, v) in enumerate(said)]
+
+
+def test_a_key_is_committed_once_between_two_resets_and_with_the_same_bytes_after_them() -> None:
+    once, again, other = (0, b"k", b"a"), (0, b"k", b"a"), (0, b"k", b"b")
+    ends = {("t", 0): 2, ("t", 1): 0}
+    assert said_twice(committed(once, (1, b"k", b"b"), (0, b"l", b"a"))) == []
+    assert said_twice(committed(once, again)) == [(0, b"k")]
+    assert said_twice(committed(once, again), [ends]) == []
+    assert said_twice(committed(once, again, again), [ends]) == [(0, b"k")], "twice after the reset"
+    assert said_twice(committed(once, again, again), [{("t", 0): 4}]) == [(0, b"k")], "twice before the reset"
+    assert said_twice(committed(once, again, again), [ends, {("t", 0): 4}]) == []
+    assert said_twice(committed(once, other), [ends]) == [(0, b"k")], "a reset changes no byte"
+    assert said_twice(committed((1, b"k", b"a"), (1, b"k", b"a")), [ends]) == [(1, b"k")], (
+        "a reset is that of a partition"
+    )
 
 
 def test_late_rejected_and_empty_messages_are_told_apart() -> None:
