@@ -99,10 +99,11 @@ def soak(rig: Rig) -> None:
                 fault(rig, others)
                 wait_for(lambda: each_owned_once(rig), "every partition to have one owner", 120)
     assert witness.process.pid == pid, "the worker that nobody harmed has ended"
-    rig.row.figures["minutes"] = round((time.monotonic() - began) / 60, 1)
+    ended = time.monotonic()
+    rig.row.figures["minutes"] = round((ended - began) / 60, 1)
     rig.drain(180)
     rig.verify()
-    _flat(rig, [usage for usage in rig.watch.seen.usage if usage.pid == pid])
+    _flat(rig, [usage for usage in rig.watch.seen.usage if usage.pid == pid and usage.at_s < ended])
 
 
 def _kill(rig: Rig, others: list[Worker]) -> None:
