@@ -12,7 +12,7 @@ from tests.faults import checker, client
 from tests.faults.flows import SECOND_NS, T0_NS
 from tests.faults.rig import Rig
 from tests.faults.scenario import scenario
-from tests.faults.verdict import RESULTS
+from tests.faults.verdict import streams
 from tests.faults.workers import some_way_on
 from tests.waiting import wait_for
 
@@ -50,7 +50,7 @@ def replay_by_offset_reset(rig: Rig) -> None:
     worker = rig.lab.worker()
     rig.produce(20_000, seconds_of_event_time=200)
     rig.drain()
-    before = {stream: said(rig, stream) for stream in RESULTS}
+    before = {stream: said(rig, stream) for stream in streams(rig.lab.settings())}
     assert worker.stop() == 0
     from_ns = T0_NS + 100 * SECOND_NS
     ends = rig.reset(f"reset in place to {_time(from_ns)}")

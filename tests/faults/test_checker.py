@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from flowstream.blocks import Block, SourcePartition, encode_block
+from flowstream.decode import Payloads
+from flowstream.links import LinkTable
+from flowstream.operators import one_by_one
+from flowstream.pipeline import FilePipeline
+from flowstream.results import ResultEncoder
+from flowstream.setting_tables import Analysis
 from flowstream.settings import Settings, load
 from tests.builders import flows
 from tests.faults import checker, pure
@@ -117,6 +124,19 @@ def test_another_value_under_the_same_key_is_seen() -> None:
     twice = [Record("t", 0, 0, 0, b"k", b"a"), Record("t", 0, 1, 0, b"k", b"a"), Record("t", 1, 0, 0, b"k", b"b")]
     assert checker.last_values(twice)[1] == []
     assert len(checker.last_values([*twice, Record("t", 0, 2, 0, b"k", b"c")])[1]) == 1
+
+
+def test_the_second_check_says_of_every_analysis_and_what_is_merged_what_a_file_does() -> None:
+    settings = load(inputs=({"topic": TOPIC, "format": "goflow"},), analyses=get_args(Analysis))
+    flows = Flows(seed=3)
+    values = [*(flows.next(step_ns=100_000_000) for _ in range(700)), flows.closing()]
+    raw = [Record(TOPIC, 0, i, T0_NS // 1_000_000 + 3_600_000, b"k", value) for i, value in enumerate(values)]
+    of_file = FilePipeline(settings, LinkTable(), TOPIC, "goflow").feed(Payloads.from_values(values))
+    encoder = ResultEncoder()
+    wanted = {(one.stream, one.key.encode()): encoder.encode(one) for one in one_by_one(of_file)}
+    told = pure.said(settings, TOPIC, 1, raw)
+    assert {"sources", "paths", "counting", "talkers", "link-use"} <= told.keys()
+    assert {(stream, key): value for stream, by in told.items() for (_, key), value in by.items()} == wanted
 
 
 def committed(*said: tuple[int, bytes, bytes]) -> list[Record]:

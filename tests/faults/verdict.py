@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 #: How long what is on its way may take to arrive.
 ARRIVED_S = 20
-RESULTS = ("distances", "elephants", "sources", "input-quality")
+
+
+def streams(settings: Settings) -> list[str]:
+    """Return the result streams that the enabled analyses may say something in."""
+    return [stream for stream, analysis in STREAMS.items() if analysis in settings.analyses]
 
 
 def rules(settings: Settings, silent: Iterable[int] = ()) -> Rules:
@@ -131,7 +135,7 @@ class Verdict:
     def _check_each_once(self) -> None:
         """Committed records have no key twice. Dead letters of raw messages are ingest's, in no transaction."""
         rig = self._rig
-        for stream in (*STREAMS, "late", "dead-letters"):
+        for stream in (*streams(rig.lab.settings()), "late", "dead-letters"):
             records = client.read(rig.address, rig.lab.topic(stream))
             twice = [at for at in said_twice(records, rig.resets) if not at[1].startswith(rig.lab.raw.encode())]
             assert not twice, f"{stream}: committed more than once: {_some(twice)}"
@@ -149,7 +153,7 @@ class Verdict:
     def _check_pipeline(self, raw: list[client.Record]) -> None:
         rig = self._rig
         told = pure.said(rig.lab.settings(), rig.lab.raw, rig.partitions, raw)
-        for stream in RESULTS:
+        for stream in streams(rig.lab.settings()):
             wanted = told.get(stream, {})
             # The streams of a batch are on their way together; the last one may still be.
             with suppress(AssertionError):
