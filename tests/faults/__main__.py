@@ -32,6 +32,7 @@ def main() -> int:
         "--delivery", default="at-least-once", choices=["at-least-once", "transactional"],
         help="of the results; transactional: a reader of committed records must see each key once",
     )  # fmt: skip
+    parser.add_argument("--every-analysis", action="store_true", help="not those alone that are on by default")
     parser.add_argument("--seed", type=int, default=1, help="of flows and of the moments of faults")
     parser.add_argument("--minutes", type=float, default=30, help="how long the soak takes")
     parser.add_argument("--json", type=Path, default=FOLDER / "report.json", metavar="FILE", help="the report")
@@ -54,6 +55,7 @@ def main() -> int:
                 shared.append(stack.enter_context(_broker(FOLDER / "broker")))
             options = {
                 "seed": chosen.seed, "quick": chosen.quick, "minutes": chosen.minutes, "delivery": chosen.delivery,
+                "every_analysis": chosen.every_analysis,
             }  # fmt: skip
             rows.append(_run(one, shared, keep=chosen.keep, **options))
             console.print(f"  {rows[-1].verdict} {rows[-1].detail}", highlight=False, markup=False)

@@ -14,7 +14,7 @@ from tests.faults import client
 from tests.faults.proxy import Proxy
 from tests.faults.rig import Rig
 from tests.faults.scenario import scenario
-from tests.faults.verdict import RESULTS
+from tests.faults.verdict import streams
 from tests.faults.workers import crew, some_way_on
 from tests.integration.lab import Worker
 from tests.waiting import wait_for
@@ -63,7 +63,7 @@ def lived_through(rig: Rig, pids: list[int]) -> None:
 def acknowledged_is_there(rig: Rig) -> None:
     """Everything that workers counted as sent and acknowledged lies in the result topics."""
     told = round(sum(worker.metric("results_sent_total") for worker in rig.lab.workers))
-    there = sum(len(client.read(rig.address, rig.lab.topic(stream))) for stream in RESULTS)
+    there = sum(len(client.read(rig.address, rig.lab.topic(stream))) for stream in streams(rig.lab.settings()))
     assert there >= told > 0, f"{told} results were acknowledged, {there} are there"
     rig.row.figures["results acknowledged"], rig.row.figures["results there"] = told, there
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
+from itertools import count, groupby
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from flowstream.blocks import Block, SourcePartition
 from flowstream.decode import Payloads
 from flowstream.ingest import Ingest
 from flowstream.links import LinkTable
+from flowstream.merging import PartitionMerges
+from flowstream.operators import Said as SaidByOne
 from flowstream.operators import one_by_one
 from flowstream.pipeline import PartitionAnalysis, ingest_config
 from flowstream.results import ResultEncoder
@@ -36,11 +38,17 @@ def said(settings: Settings, topic: str, partitions: int, raw: Sequence[Record])
         blocks.append(ingested.blocks)
     encoder = ResultEncoder()
     told: Said = {}
-    for destination in range(settings.topics.partitions):
-        part = PartitionAnalysis(settings, LinkTable())
-        results = []
-        for offset, of_source in enumerate(blocks):
-            results.extend(part.apply(offset, of_source[destination]).results)
+
+    def say(partition: int, results: Iterable[SaidByOne]) -> None:
         for result in one_by_one(results):
-            told.setdefault(result.stream, {})[destination, result.key.encode()] = encoder.encode(result)
+            told.setdefault(result.stream, {})[partition, result.key.encode()] = encoder.encode(result)
+
+    numbered, numbers = range(settings.topics.partitions), count()
+    merges = [PartitionMerges(settings, LinkTable(), partition=p) for p in numbered]
+    for partition in numbered:
+        part = PartitionAnalysis(settings, LinkTable(), partition=partition)
+        for offset, of_source in enumerate(blocks):
+            say(partition, part.apply(offset, of_source[partition]).results)
+            for to, block in part.take_partials():
+                say(to, merges[to].apply(next(numbers), block).results)
     return told

@@ -12,7 +12,7 @@ from tests.faults import checker, client
 from tests.faults.flows import SECOND_NS, T0_NS
 from tests.faults.rig import Rig
 from tests.faults.scenario import scenario
-from tests.faults.verdict import RESULTS
+from tests.faults.verdict import streams
 from tests.faults.workers import some_way_on
 from tests.waiting import wait_for
 
@@ -50,18 +50,16 @@ def replay_by_offset_reset(rig: Rig) -> None:
     worker = rig.lab.worker()
     rig.produce(20_000, seconds_of_event_time=200)
     rig.drain()
-    before = {stream: said(rig, stream) for stream in RESULTS}
-    written = {stream: client.ends(rig.address, [rig.lab.topic(stream)]) for stream in RESULTS}
+    before = {stream: said(rig, stream) for stream in streams(rig.lab.settings())}
     assert worker.stop() == 0
     from_ns = T0_NS + 100 * SECOND_NS
-    rig.fault(f"reset in place to {_time(from_ns)}")
+    ends = rig.reset(f"reset in place to {_time(from_ns)}")
     told = flowstream(rig, "replay", "--in-place", "--from", _time(from_ns), "--yes")
     (rig.folder / "replay.txt").write_text(told)
     rig.lab.workers.clear()
     worker = rig.lab.worker()
 
     def again(stream: str) -> Values:
-        ends = written[stream]
         records = client.read(rig.address, rig.lab.topic(stream))
         return checker.last_values([r for r in records if r.offset >= ends[r.topic, r.partition]])[0]
 

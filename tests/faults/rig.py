@@ -9,16 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from agents.broker import LocalBroker
+from flowstream.setting_tables import Analysis
 from tests.faults import checker, client
 from tests.faults.checker import Truth
 from tests.faults.report import Row
 from tests.faults.scenario import NotRunError, Scenario
 from tests.faults.sender import Sender
 from tests.faults.supervisor import Supervisor
-from tests.faults.verdict import RESULTS, Told, Verdict, rules
+from tests.faults.verdict import Ends, Told, Verdict, rules, streams
 from tests.faults.watch import Watch
 from tests.integration.lab import Lab
 from tests.waiting import wait_for
@@ -30,6 +31,7 @@ class Rig:
     def __init__(
         self, scenario: Scenario, address: str, folder: Path, *, prefix: str, seed: int = 1, quick: bool = False,
         minutes: float = 30, broker: LocalBroker | None = None, delivery: str = "at-least-once",
+        every_analysis: bool = False,
     ) -> None:  # fmt: skip
         self.scenario = scenario
         self.address = address
@@ -42,12 +44,16 @@ class Rig:
         folder.mkdir(parents=True, exist_ok=True)
         self.lab = Lab(address, prefix, folder)
         self.lab.change(delivery=delivery)
+        if every_analysis:
+            self.lab.agents = "ingest,analyses,merges"
+            self.lab.change(analyses=list(get_args(Analysis)))
         # A silent partition is idle by the clock, which no truth can know. Scenarios that are about it set it.
         self.lab.change(time={"idle_after_s": 3600}, elephants={"rate_bps_min": 5e7})
         self.partitions = 0
         self.sender: Sender
         self.watch: Watch
         self.truth = Truth()
+        self.resets: list[Ends] = []
         self._broker = broker
         self._faults: list[tuple[float, dict[tuple[str, int], int], dict[int, int]]] = []
 
@@ -69,10 +75,10 @@ class Rig:
         self.partitions = raw_partitions
         self.sender = Sender(self.address, self.lab.raw, raw_partitions, self.seed)
         inputs = [self.lab.raw, self.lab.topic("flows")]
+        results = [self.lab.topic(stream) for stream in streams(self.lab.settings())]
         self.watch = Watch(
-            self.address, self.lab.app, inputs, [self.lab.topic(stream) for stream in RESULTS],
-            self.lab.topic("sources"), lambda: self.lab.workers,
-        )  # fmt: skip
+            self.address, self.lab.app, inputs, results, self.lab.topic("sources"), lambda: self.lab.workers
+        )
         self.watch.start()
 
     def produce(self, records: int, *, seconds_of_event_time: float = 60, sources: int = 48, hot: float = 0.0) -> None:
@@ -117,6 +123,13 @@ class Rig:
         self.row.faults.append(what)
         seen = self.watch.seen
         self._faults.append((time.monotonic(), dict(seen.ends), dict(seen.newest)))
+
+    def reset(self, what: str) -> Ends:
+        """Note a reset in place that is injected now, while no worker runs; returns where results end before it."""
+        self.fault(what)
+        said = *streams(self.lab.settings()), "late", "dead-letters"
+        self.resets.append(client.ends(self.address, map(self.lab.topic, said)))
+        return self.resets[-1]
 
     def recovered(self, deadline_s: float = 90) -> float:
         """Wait until results flow again, and return the seconds since the last fault.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,12 +11,19 @@ import pytest
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, encode_block
 from flowstream.counting import Counted
+from flowstream.decode import Payloads
+from flowstream.links import LinkTable
+from flowstream.operators import one_by_one
+from flowstream.pipeline import FilePipeline
+from flowstream.results import ResultEncoder
+from flowstream.setting_tables import Analysis
 from flowstream.settings import Settings, load
 from tests.builders import flows
 from tests.faults import checker, pure
 from tests.faults.checker import Rules, Truth
 from tests.faults.client import Record
 from tests.faults.flows import SECOND_NS, T0_NS, Flow, Flows, encoded
+from tests.faults.verdict import said_twice
 
 PARTITIONS = 2
 TOPIC = "raw"
@@ -131,6 +139,39 @@ def test_another_value_under_the_same_key_is_seen() -> None:
     twice = [Record("t", 0, 0, 0, b"k", b"a"), Record("t", 0, 1, 0, b"k", b"a"), Record("t", 1, 0, 0, b"k", b"b")]
     assert checker.last_values(twice)[1] == []
     assert len(checker.last_values([*twice, Record("t", 0, 2, 0, b"k", b"c")])[1]) == 1
+
+
+def test_the_second_check_says_of_every_analysis_and_what_is_merged_what_a_file_does() -> None:
+    settings = load(inputs=({"topic": TOPIC, "format": "goflow"},), analyses=get_args(Analysis))
+    flows = Flows(seed=3)
+    values = [*(flows.next(step_ns=100_000_000) for _ in range(700)), flows.closing()]
+    raw = [Record(TOPIC, 0, i, T0_NS // 1_000_000 + 3_600_000, b"k", value) for i, value in enumerate(values)]
+    of_file = FilePipeline(settings, LinkTable(), TOPIC, "goflow").feed(Payloads.from_values(values))
+    encoder = ResultEncoder()
+    wanted = {(one.stream, one.key.encode()): encoder.encode(one) for one in one_by_one(of_file)}
+    told = pure.said(settings, TOPIC, 1, raw)
+    assert {"sources", "paths", "counting", "talkers", "link-use"} <= told.keys()
+    assert {(stream, key): value for stream, by in told.items() for (_, key), value in by.items()} == wanted
+
+
+def committed(*said: tuple[int, bytes, bytes]) -> list[Record]:
+    """Records of a topic by (partition, key, value), the offsets of each partition with a gap for what was aborted."""
+    return [Record("t", p, 2 * sum(q == p for q, *_ in said[:at]), 0, k, v) for at, (p, k, v) in enumerate(said)]
+
+
+def test_a_key_is_committed_once_between_two_resets_and_with_the_same_bytes_after_them() -> None:
+    once, again, other = (0, b"k", b"a"), (0, b"k", b"a"), (0, b"k", b"b")
+    ends = {("t", 0): 2, ("t", 1): 0}
+    assert said_twice(committed(once, (1, b"k", b"b"), (0, b"l", b"a"))) == []
+    assert said_twice(committed(once, again)) == [(0, b"k")]
+    assert said_twice(committed(once, again), [ends]) == []
+    assert said_twice(committed(once, again, again), [ends]) == [(0, b"k")], "twice after the reset"
+    assert said_twice(committed(once, again, again), [{("t", 0): 4}]) == [(0, b"k")], "twice before the reset"
+    assert said_twice(committed(once, again, again), [ends, {("t", 0): 4}]) == []
+    assert said_twice(committed(once, other), [ends]) == [(0, b"k")], "a reset changes no byte"
+    assert said_twice(committed((1, b"k", b"a"), (1, b"k", b"a")), [ends]) == [(1, b"k")], (
+        "a reset is that of a partition"
+    )
 
 
 def test_late_rejected_and_empty_messages_are_told_apart() -> None:

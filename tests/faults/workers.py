@@ -99,10 +99,14 @@ def crash_loop(rig: Rig) -> None:
         for worker in list(rig.lab.workers):
             worker.kill()
         took_s = rig.recovered(180)
-        rig.within(took_s, session_s + RECOVERY_S, "recovery after the burst, s")
+        # What the clock says depends on who else wants the processors; this does not.
+        rig.row.figures["CPU of the workers from the burst to then, s"] = round(
+            sum(w.cpu_s() for w in rig.lab.workers), 1
+        )
     assert rig.row.figures["records processed during the loop"], "nothing was processed between the kills"
     rig.drain()
     rig.verify()
+    rig.within(took_s, session_s + RECOVERY_S, "recovery after the burst, s")  # the truth first: this is but slow
 
 
 @scenario(4, "graceful stop", fault="SIGTERM in mid-stream", quick=True)

@@ -125,6 +125,7 @@ class Lab:
         self.prefix = f"{prefix}fs"
         self.folder = folder
         self.workers: list[Worker] = []
+        self.agents = "ingest,analyses"  # of workers of which nothing else is said
         self._chosen: dict[str, Any] = {}
         self.environment: dict[str, str] = {}
         self.change(
@@ -163,10 +164,9 @@ class Lab:
         """Put messages on the raw topic."""
         write(self.broker, self.raw, values, partitions, batch_bytes=1 << 14)
 
-    def worker(
-        self, agents: str = "ingest,analyses", command: Sequence[str] = (), *, wait: bool = True, **environment: str
-    ) -> Worker:
+    def worker(self, agents: str = "", command: Sequence[str] = (), *, wait: bool = True, **environment: str) -> Worker:
         """Start a worker and, unless told otherwise, wait until it has joined."""
+        agents = agents or self.agents
         ours = [sys.executable, "-m", "flowstream.cli", "worker", "--log-level", "info", "--agents", agents]
         worker = Worker(self.environment | environment, self.folder, len(self.workers), command or ours)
         self.workers.append(worker)
