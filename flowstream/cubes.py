@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 
 from flowstream.batch import Array, FlowBatch, FlowType
+from flowstream.columns import picked
 from flowstream.counting import Counted, CountOnce
 from flowstream.cube_sums import COUNTS, SPREAD, Integers, Sums, united, weights
 from flowstream.export_loss import BY_RECORDS
@@ -80,7 +81,7 @@ def _addresses(pane: _Counting, side: int) -> dict[str, Array]:
     there = np.zeros(len(addresses), np.bool_)
     there[own] = True
     group = np.cumsum(there)[own] - 1
-    keys = addresses[there]
+    keys = picked(addresses, there)
     return {"key_0": keys[:, 0], "key_1": keys[:, 1], **pane.sums_of_pairs.by(group, len(keys)).columns()}
 
 
@@ -93,7 +94,7 @@ def _destination(pane: _Counting) -> dict[str, Array]:
 
 
 def _words_of(pairs: Array, addresses: Array) -> dict[str, Array]:
-    sides = [addresses[pairs[:, side].astype(np.int64)] for side in (0, 1)]
+    sides = [picked(addresses, pairs[:, side].astype(np.int64)) for side in (0, 1)]
     return dict(zip(KEYS, (words[:, n] for words in sides for n in (0, 1)), strict=False))
 
 
@@ -111,7 +112,7 @@ def _conversation(pane: _Counting) -> dict[str, Array]:
     group[groups.order] = np.repeat(np.arange(len(groups)), groups.sizes)
     firsts = groups.firsts
     return {
-        **_words_of(keys[pair[firsts]], addresses),
+        **_words_of(picked(keys, pair[firsts]), addresses),
         "key_4": words[port[firsts], 0],
         **pane.sums.by(group, len(groups)).columns(),
     }
@@ -158,7 +159,7 @@ def _exporter_interface(pane: _Counting) -> dict[str, Array]:
     number, exporters = pane.exporters
     own = number[pane.counted.counts]
     group, keys = number_groups(np.stack([own.astype(np.uint64), pane.rows.in_if.astype(np.uint64)], axis=1))
-    words = exporters[keys[:, 0].astype(np.int64)]
+    words = picked(exporters, keys[:, 0].astype(np.int64))
     return {
         "key_0": words[:, 0], "key_1": words[:, 1], "key_2": keys[:, 1], **pane.sums.by(group, len(keys)).columns(),
     }  # fmt: skip
@@ -190,7 +191,7 @@ def _sequence(pane: _Counting) -> dict[str, Array]:
     counts = np.where(pane.counted.counts[:, None], pane.sums_of_every.counts, 0)
     counts[:, COUNTS.index("records")] = 1
     sums = Sums(counts, np.zeros((len(rows), len(SPREAD)))).by(group, len(keys))
-    words = exporters[(keys[:, 0] >> np.uint64(8)).astype(np.int64)]
+    words = picked(exporters, (keys[:, 0] >> np.uint64(8)).astype(np.int64))
     return {
         "key_0": words[:, 0],
         "key_1": words[:, 1],
