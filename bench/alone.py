@@ -19,6 +19,7 @@ import numpy as np
 from bench.generate import START_NS
 from bench.report import BenchError
 from flowstream.batch import FlowBatch
+from flowstream.counting import CountOnce
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, one_by_one
 from flowstream.pipeline import build_operators
@@ -57,7 +58,7 @@ def pane_of(sizes: Sequence[int], seed: int = 1) -> Pane:
 def operate(pane: Pane, top_k: int) -> int:
     """Compute a pane's summaries, encoded; return how many there are."""
     settings = Settings(**{**SETTINGS, "distances": {**SETTINGS["distances"], "top_k": top_k}})  # type: ignore[dict-item]
-    operator = build_operators(settings, LinkTable.from_rows([]), {0: "bench-0"})[0]
+    operator = build_operators(settings, CountOnce(LinkTable()), {0: "bench-0"})[0]
     return sum(len(list(one_by_one([said]))) for said in operator.process([pane]))
 
 

@@ -29,6 +29,7 @@ from bench.generate import Traffic
 from bench.report import BenchError, Stage
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
+from flowstream.counting import CountOnce
 from flowstream.decode import DecodeContext, Payloads, decode
 from flowstream.ingest import Ingest
 from flowstream.links import LinkTable
@@ -117,7 +118,7 @@ def run_analyses(stages: Stages, settings: Settings, links: LinkTable, blocks: S
         name = settings.analyses[at]
 
         def operate(at: int = at) -> list[Said]:
-            operator = build_operators(settings, links, {p: f"{TOPIC}-{p}" for p in range(PARTITIONS)})[at]
+            operator = build_operators(settings, CountOnce(links), {p: f"{TOPIC}-{p}" for p in range(PARTITIONS)})[at]
             said: list[Said] = []
             followed = [*panes, *_empty_after(panes[-1], 10)]
             for last in range(len(followed)):

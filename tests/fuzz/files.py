@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flowstream import schemas
+from flowstream.counting import CountOnce
 from flowstream.decode import DECODERS
 from flowstream.errors import FlowstreamError, SettingsError
 from flowstream.links import LinkTable
@@ -103,7 +104,7 @@ def _can_be_used(settings: Settings) -> None:
     assert all(0 < int(spec.config.get("retention.ms", 1)) < 2**63 for spec in specs(settings))
     sources = tuple((chosen.topic, 1) for chosen in settings.inputs)
     ingest_config(settings, sources)
-    for operator in build_operators(settings, LinkTable.from_rows([]), {}):
+    for operator in build_operators(settings, CountOnce(LinkTable()), {}):
         operator.restore(operator.snapshot())
 
 

@@ -130,7 +130,7 @@ def test_every_metric_of_a_worker_is_as_the_recording_makes_it(fabric):
         labelled("rows_duplicate_total"): 0,
         labelled("block_gaps_total"): 0,
         labelled("blocks_rejected_total"): 0,
-        **{labelled(f"partials_{n}_total"): 0 for n in ("applied", "late", "duplicate", "panes_closed")},
+        **{labelled(f"partials_{n}_total"): 0 for n in ("applied", "late", "duplicate", "refused", "panes_closed")},
         labelled("offset_lag", topic=raw, partition="0"): 0,
         labelled("table_entries", table="progress"): 4,
         labelled("table_entries", table="sources"): results[lab.topic("sources")],
@@ -167,7 +167,7 @@ def test_it_listens_on_loopback_alone(fabric):
     assert [(address.ip, address.port) for address in listening] == [("127.0.0.1", fabric.worker.port)]
 
 
-COLUMNS = ("estimated_bytes", "bytes", "packets", "flows", "dst_addrs", "distance_p999")
+COLUMNS = ("estimated_bytes", "bytes", "packets", "records", "flows", "dst_addrs", "distance_p999")
 
 
 @pytest.mark.parametrize("by", COLUMNS)
