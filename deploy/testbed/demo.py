@@ -51,6 +51,7 @@ def up(out: Console, run: Run, folder: Path) -> Pipeline:
 
 def _built(out: Console, run: Run, folder: Path) -> Pipeline:
     folder.mkdir(parents=True, exist_ok=True)
+    pipeline.fetch()
     fabric.up(run)
     links, topology = folder / "links.csv", folder / "topology.csv"
     links.write_text(plan.links_csv(fabric.if_indices(), run.link_bps))

@@ -17,6 +17,7 @@ import msgspec
 
 from agents.admin import create_topics
 from agents.broker import LocalBroker
+from agents.kafka_jars import resolve_jars
 from agents.kafka_node import free_port
 from agents.send import send_links, send_topology
 from agents.tail import read_topic
@@ -56,12 +57,21 @@ class Pipeline:
         return _sums(f"{self.collector}/metrics", "goflow2_").get("flow_traffic_packets", 0.0)
 
 
+def fetch() -> Path:
+    """Have the broker's jars and the collector here, whose path is returned: BrokerError or Goflow2Error where not.
+
+    The fabric's namespace reaches no registry, so this comes before it.
+    """
+    resolve_jars()
+    return find_goflow2(build=True)
+
+
 def begin(folder: Path, listen: str, links: Path | None = None, topology: Path | None = None) -> Pipeline:
     """Start all of it, with logs and pid files in ``folder``, and return when the worker is ready.
 
     ``listen`` is goflow2's. Raises TestbedError or FlowstreamError where a part is missing or does not start.
     """
-    binary = find_goflow2(build=True)
+    binary = fetch()
     bootstrap = LocalBroker(folder / "broker", port=free_port(), controller_port=free_port()).start(wipe=True)
     web, collector = free_port(), free_port()
     os.environ.update(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from rich.console import Console
 
-from deploy.testbed import plan
+from deploy.testbed import demo, fabric, pipeline, plan
 from deploy.testbed.plan import Run
 from deploy.testbed.schedule import client_command, schedule
 from flowstream.links import LinkTable
@@ -121,3 +122,20 @@ def test_iperf3_is_told_the_rate_the_time_and_the_ends():
         assert (options["-c"], options["-B"]) == (transfer.dst, transfer.src)
         assert (options["-b"], options["-t"]) == (str(transfer.rate_bps), str(transfer.duration_s))
         assert ("-u" in command) == (transfer.proto == "udp")
+
+
+def test_what_registries_have_is_fetched_before_the_fabric_is_entered_which_reaches_none(monkeypatch, tmp_path):
+    done: list[str] = []
+
+    def entered(_: Run) -> None:
+        done.append("entered")
+        raise InterruptedError
+
+    monkeypatch.setattr(pipeline, "resolve_jars", lambda: done.append("jars"))
+    monkeypatch.setattr(pipeline, "find_goflow2", lambda build: done.append(f"goflow2, build {build}"))
+    monkeypatch.setattr(fabric, "up", entered)
+    monkeypatch.setattr(fabric, "claim", lambda: None)
+    monkeypatch.setattr(fabric, "down", lambda: done.append("removed"))
+    with pytest.raises(InterruptedError):
+        demo.up(Console(), Run(), tmp_path)
+    assert done == ["jars", "goflow2, build True", "entered", "removed"]
