@@ -17,9 +17,10 @@ SECOND_NS = 10**9
 T0_NS = 1_700_000_000 * SECOND_NS
 #: Records that close windows come from here, so that they are nobody's traffic.
 CLOSING_SOURCE = bytes([198, 51, 100, 1])
-#: One flow in this many belongs to the one elephant, and one to a flow that several exporters see.
+#: One flow in this many belongs to the one elephant, and one is small and seen at several places, as its neighbours.
 ELEPHANT_ONE_IN = 8
 SHARED_ONE_IN = 5
+NEIGHBOURS = 20
 
 _KINDS = {"u32": 13, "u64": 4, "bytes": 12}  # FieldDescriptorProto: TYPE_UINT32, TYPE_UINT64, TYPE_BYTES
 #: Of goflow2's flow.proto (v2): what is written here.
@@ -68,16 +69,17 @@ class Flows:
         source = 0 if draw.random() < hot else draw.randrange(sources)
         elephant = self.number % ELEPHANT_ONE_IN == 0 and not hot
         shared = self.number % SHARED_ONE_IN == 0 and not elephant and not hot
+        group = self.number // NEIGHBOURS
+        port = 40_000 if elephant else 50_000 + group % 8192 if shared else draw.randrange(1024, 65_536)
         fields: dict[str, int | bytes] = {
             "type": 1, "sampling_rate": draw.randrange(1, 400), "sequence_num": self.number,
-            "src_addr": (0x0A000001 + (0 if elephant else source % 4 if shared else source)).to_bytes(4, "big"),
+            "src_addr": (0x0A000001 + (0 if elephant else group % 4 if shared else source)).to_bytes(4, "big"),
             "dst_addr": (0xAC100001 + (0 if elephant or shared else draw.randrange(200))).to_bytes(4, "big"),
-            "bytes": draw.randrange(64, 60_000), "packets": draw.randrange(1, 40),
+            "bytes": draw.randrange(64, 2_000 if shared else 60_000), "packets": draw.randrange(1, 40),
             "sampler_address": bytes([192, 0, 2, draw.randrange(1, 4) if shared else 1]),
             "in_if": 1 if elephant else draw.randrange(1, 9), "out_if": 9,
-            "proto": 6, "src_port": 40_000 if elephant else 50_000 if shared else draw.randrange(1024, 65_536),
-            "dst_port": 443, "ip_ttl": draw.randrange(60, 64) if shared else 62, "tcp_flags": 16,
-            "time_received_ns": self.time_ns,
+            "proto": 6, "src_port": port, "dst_port": 443, "ip_ttl": draw.randrange(60, 64) if shared else 62,
+            "tcp_flags": 16, "time_received_ns": self.time_ns,
             "time_flow_start_ns": max(0, self.time_ns - draw.randrange(2 * SECOND_NS)),
             "time_flow_end_ns": self.time_ns,
         }  # fmt: skip
