@@ -184,3 +184,10 @@ def test_rows_picked_by_position_mask_or_slice_are_those_that_an_index_gives(cou
         for index in positions, mask, slice(*sorted(data.draw(st.tuples(st.integers(-2, 32), st.integers(-2, 32))))):
             got, wanted = picked(column, index), column[index]
             assert (got.dtype, got.shape, got.tolist()) == (wanted.dtype, wanted.shape, wanted.tolist())
+
+
+def test_rows_of_several_panes_have_no_one_order_to_arrange_by():
+    panes = [flows(3, time_ns=[3, 1, 2]).in_time_order() for _ in range(2)]
+    assert panes[0].arranged(np.array([30, 10, 20])).tolist() == [10, 20, 30]
+    with pytest.raises(TypeError, match="several panes"):
+        FlowBatch.concat(panes).arranged(np.arange(6))
