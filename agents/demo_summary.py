@@ -100,18 +100,21 @@ def top_talkers(record: Mapping[str, Any]) -> Table:
     table = Table("conversation", "bytes", "95 % interval", "share", title=f"Top talkers, {span}")
     for entry in record["top"][:LISTED]:
         names = dict.fromkeys(("src_addr", "dst_addr", "src_port", "dst_port", "proto", "port")) | entry
-        estimate = entry.get("bytes")
-        table.add_row(
-            escape(talker_text(record["by"], names)), "not enough samples" if estimate is None else f"{estimate:,}",
-            f"{entry['bytes_low']:,} to {entry['bytes_high']:,}", f"{entry['share']:.0%}",
-        )  # fmt: skip
+        share = "" if entry["share"] is None else f"{entry['share']:.0%}"
+        table.add_row(escape(talker_text(record["by"], names)), *_estimated(entry, "bytes"), share)
     return table
 
 
+def _estimated(row: Mapping[str, Any], figure: str) -> tuple[str, str]:
+    """Return an estimate and its interval."""
+    named = "not enough samples" if row[figure] is None else f"{row[figure]:,}"
+    return named, f"{row[f'{figure}_low']:,} to {row[f'{figure}_high']:,}"
+
+
 def _sources(rows: Sequence[dict[str, Any]]) -> Table:
-    columns = ("source", "flows", "bytes (estimated)", "destinations", "distance p99.9")
+    columns = ("source", "flows", "bytes (estimated)", "95 % interval", "destinations", "distance p99.9")
     table = Table(*columns, title="Top sources, last window (from the table)")
     for row in rows:
-        cells = (str(row["flows"]), f"{row['estimated_bytes']:,}", str(row["dst_addrs"]))
+        cells = (str(row["flows"]), *_estimated(row, "estimated_bytes"), str(row["dst_addrs"]))
         table.add_row(row["src_addr"], *cells, number_text(row["distance_p999"]))
     return table

@@ -13,7 +13,7 @@ from flowstream import schemas
 from flowstream.metrics import Metrics
 from flowstream.operators import Result, Said
 from flowstream.settings import Settings
-from flowstream.sources import SourceBlock
+from flowstream.source_blocks import SourceBlock
 from flowstream.topics import BLOCK_BYTES_MAX
 
 _STREAM = "sources"

@@ -22,7 +22,7 @@ from agents.web_query import ParameterError, count, number, one_of, page
 from agents.web_talkers import TalkerViews
 from flowstream.batch import address_words, packed_to_words
 from flowstream.ingest import route
-from flowstream.sources import COLUMNS, SourceBlock
+from flowstream.source_blocks import FIGURES, SourceBlock
 
 
 def add_views(context: Context, tables: Tables | None, newest: NewestTable | None = None, token: str = "") -> None:
@@ -86,10 +86,11 @@ class SourceViews:
     async def top(self, request: Any) -> Response:
         """Return the top sources of a window: ``?window=<start ns>&top=N&by=bytes``.
 
-        By default of the newest window, 10, by ``estimated_bytes``; any column of the table of sources will do.
+        By default of the newest window, 10, by ``estimated_bytes``; any figure of the table of sources will do. Where
+        it is not known, an estimate of too few samples say, a source comes last.
         ``missing_partitions`` lists those whose worker did not answer: their sources are left out.
         """
-        by = one_of(request, "by", tuple(COLUMNS), "estimated_bytes")
+        by = one_of(request, "by", FIGURES, "estimated_bytes")
         window, top = number(request, "window"), count(request, "top", 10)
         if request.query.get("local") == "1":
             return json_response(self._own(window, top, by))
@@ -100,7 +101,7 @@ class SourceViews:
         if window is None:
             return json_response({"error": "no window has closed yet", "missing_partitions": missing}, 404)
         rows = [row for part in parts if part["window_start_ns"] == window for row in part["sources"]]
-        rows.sort(key=lambda r: (-(r[by] or 0), r["src_addr"]))
+        rows.sort(key=lambda r: (r[by] is None, -(r[by] or 0), address_words(r["src_addr"] or "::")))
         return json_response(
             {"window_start_ns": window, "by": by, "missing_partitions": missing, "sources": rows[:top]}
         )

@@ -11,10 +11,10 @@ from flowstream.errors import StateError
 from flowstream.operators import Result
 from flowstream.partials import Cube, PartialBatch
 from flowstream.running_windows import VERSION, RunningWindows, WindowSnapshot
+from flowstream.saturation import COUNT_MAX
 
 STREAM = "counting"
 SUMS = ("records", "bytes", "packets")
-LIMIT = 2**63 - 1
 
 
 class _Snapshot(WindowSnapshot, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -41,7 +41,7 @@ class CountingResults(RunningWindows):
         columns = (rows.key_0, *(rows.column(name) for name in SUMS))
         for key, *added in zip(*(column.tolist() for column in columns), strict=True):
             before = self._sums.get(key, [0] * len(SUMS))
-            self._sums[key] = [min(a + b, LIMIT) for a, b in zip(before, added, strict=True)]
+            self._sums[key] = [min(a + b, COUNT_MAX) for a, b in zip(before, added, strict=True)]
 
     def told(self, start_ns: int, end_ns: int) -> list[Result]:
         """Return the window's result: a row for every rule that decided something, in the order of the rules."""
@@ -77,7 +77,7 @@ class CountingResults(RunningWindows):
         """Take a snapshot's sums; StateError where it is not one, or of windows of another length."""
         taken = self.taken(state, _Snapshot)
         for key, sums in taken.sums:
-            if key >> 1 not in set(Rule) or len(sums) != len(SUMS) or not all(abs(n) <= LIMIT for n in sums):
+            if key >> 1 not in set(Rule) or len(sums) != len(SUMS) or not all(abs(n) <= COUNT_MAX for n in sums):
                 raise StateError("a snapshot of sums that cannot be")
         self.window = taken.window
         self._sums = dict(taken.sums)

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
-from flowstream.batch import Array, FlowBatch, FlowType
+from flowstream.batch import Array, FlowBatch
 from flowstream.columns import picked
 from flowstream.partials import PartialBatch
 from flowstream.saturation import plus, scaled
+from flowstream.spread import by_packets, samples_of, variance_of, weight_max_of
 
 COUNTS: Final = ("bytes", "packets", "records")
 SPREAD: Final = ("variance", "weight_max")
-FULL_FRAME_BYTES: Final = 1518  # Ethernet, without tags, with FCS
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -69,12 +69,10 @@ class Sums:
 def weights(rows: FlowBatch) -> Sums:
     """Return what each row adds: estimated bytes and packets, one record, variance of the bytes, largest weight.
 
-    A row of c samples that weigh w together has the variance w^2 / c x (1 - 1 / N): none where N = 1. A packet sample
-    is one; a flow record is as many as the packets that were counted.
+    Of the last two see ``flowstream/spread.py``.
     """
     sums = Sums(np.empty((len(rows), len(COUNTS)), np.int64), np.empty((len(rows), len(SPREAD))))
-    by_packets = (rows.flow_type != FlowType.SFLOW_5) & (rows.flow_type != FlowType.UNKNOWN)
-    _weigh(rows.bytes, rows.packets, rows.sampling_rate, by_packets, sums.counts, sums.spread)
+    _weigh(rows.bytes, rows.packets, rows.sampling_rate, by_packets(rows), sums.counts, sums.spread)
     return sums
 
 
@@ -86,17 +84,16 @@ def united(group: Integers, bits: Array, groups: int) -> Array:
 
 
 @bare_njit
-def _weigh(sent, packets, rate, by_packets, counts, spread):  # type: ignore[no-untyped-def]
+def _weigh(sent, packets, rate, by_packet, counts, spread):  # type: ignore[no-untyped-def]
     for row in range(len(sent)):
         times = max(np.int64(rate[row]), np.int64(1))
         counts[row, 0] = scaled(sent[row], times)
         counts[row, 1] = scaled(packets[row], times)
         counts[row, 2] = 1
         weight = float(sent[row]) * float(times)
-        samples = float(max(packets[row], np.int64(1))) if by_packets[row] else 1.0
-        spread[row, 0] = weight * weight / samples * (1.0 - 1.0 / float(times))
-        # One more sample could have been of a full frame, whatever the few that were seen are of.
-        spread[row, 1] = max(weight / samples, FULL_FRAME_BYTES * float(times)) if times > 1 else 0.0
+        samples = samples_of(packets[row], by_packet[row])
+        spread[row, 0] = variance_of(weight, samples, times)
+        spread[row, 1] = weight_max_of(weight, samples, times)
 
 
 @bare_njit

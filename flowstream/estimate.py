@@ -53,9 +53,7 @@ def estimates(
     """Return the estimates of sums over partials, with their 95 % gamma intervals, elementwise.
 
     ``total``, ``variance`` and ``weight_max`` are the columns of ``PartialBatch`` summed (the last: its maximum).
-    A number is named where the sum is as sure as one of ``samples_min`` samples of equal weight, that is where
-    ``total**2 >= samples_min * variance``: so one jumbo frame among small ones does not pass for several samples,
-    and what was not sampled always passes. ``correction`` and ``widening`` are those of
+    A number is named where there are ``enough`` samples. ``correction`` and ``widening`` are those of
     ``flowstream/export_loss.py``: datagrams known to be lost multiply all three, those that may be ``high`` alone.
     """
     y, v = np.asarray(total, np.float64), np.asarray(variance, np.float64)
@@ -63,8 +61,17 @@ def estimates(
     # Without a sampled weight nothing was sampled, so a sum of zero is zero and not unknown.
     high = np.nan_to_num(high, nan=0.0)
     factor = np.asarray(correction, np.float64)
-    named = np.where(y * y >= samples_min * v, y * factor, np.nan)
+    named = np.where(enough(y, v, samples_min), y * factor, np.nan)
     return Estimates(samples, named, low * factor, high * np.maximum(factor, widening))
+
+
+def enough(total: Floats, variance: Floats, samples_min: float) -> NDArray[np.bool_]:
+    """Return where a sum is as sure as one of ``samples_min`` samples of equal weight, elementwise.
+
+    That is where ``total**2 >= samples_min * variance``: so one jumbo frame among small ones does not pass for several
+    samples, and what was not sampled always passes.
+    """
+    return np.asarray(total * total >= samples_min * variance)
 
 
 def rate_interval(sum_w: ArrayLike, sum_w2: ArrayLike, max_w: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:

@@ -123,6 +123,7 @@ def build_operators(settings: Settings, counting: CountOnce, names: Mapping[int,
             sources = SourcesConfig(
                 size_panes=settings.panes(settings.sources.size_s),
                 distances=distances_config(settings) if settings.sources.distances else None,
+                samples_min=settings.sampling.samples_min,
             )
             built.append(SourcesOperator(sources, pane_ns, counting))
         elif analysis == "quality":

@@ -125,9 +125,19 @@ def _distances(value: Mapping[str, Any]) -> str:
 
 
 def _sources(value: Mapping[str, Any]) -> str:
-    rows = sorted(value["sources"], key=lambda r: (-r["estimated_bytes"], r["src_addr"]))
-    named = ", ".join(f"{r['src_addr']} {r['estimated_bytes']:,} B" for r in rows[:3])
+    rows = sorted(
+        value["sources"], key=lambda r: (r["estimated_bytes"] is None, -(r["estimated_bytes"] or 0), r["src_addr"])
+    )
+    named = ", ".join(f"{row['src_addr']} {source_text(row)}" for row in rows[:3])
     return f"{time_text(value['window_start_ns'])} {len(rows)} sources: {named}"
+
+
+def source_text(row: Mapping[str, Any]) -> str:
+    """Return how much a source sent: with its bounds where it was sampled, ``not enough samples`` for too few."""
+    sent, low, high = (row[f"estimated_bytes{bound}"] for bound in ("", "_low", "_high"))
+    if sent is None:
+        return f"{low:,} to {high:,} B, not enough samples"
+    return f"{sent:,} B" if low == high else f"{sent:,} B [{low:,} to {high:,}]"
 
 
 def talker_text(by: str, entry: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from flowstream import schemas, talker_steps
 from flowstream.avro_json import JsonWriter
 from flowstream.byte_column import ByteColumn
 from flowstream.operators import Result, Results
-from flowstream.sources import SourceBlock
+from flowstream.source_blocks import SourceBlock
 
 #: Fields that are packed numbers: dtypes by schema and path.
 PACKED: Mapping[str, Mapping[str, str]] = {
@@ -37,8 +37,8 @@ def _with_numbers(schema: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unpack_sources(value: dict[str, Any]) -> dict[str, Any]:
-    rows = list(SourceBlock.from_value(value).rows())
-    return {name: value[name] for name in ("window_start_ns", "window_end_ns", "count")} | {"sources": rows}
+    header = {name: value[name] for name in ("window_start_ns", "window_end_ns", "samples_min", "count")}
+    return header | {"sources": list(SourceBlock.from_value(value).rows())}
 
 
 #: Streams of what operators keep: for themselves to read, so always in Avro, single-object.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from flowstream.bare_kernel import inline_njit
+
+COUNT_MAX: Final = (1 << 63) - 1
 
 
 @inline_njit
 def scaled(value, times):  # type: ignore[no-untyped-def]
     """Return the product of two numbers, ``times`` >= 0; one that exceeds 63 bits stops at the limit."""
-    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
+    limit = np.int64(COUNT_MAX)
     if -(1 << 31) < value < 1 << 31 and times < 1 << 32:
         return value * times
     if times and value > limit // times:
@@ -23,7 +27,7 @@ def scaled(value, times):  # type: ignore[no-untyped-def]
 @inline_njit
 def plus(total, value):  # type: ignore[no-untyped-def]
     """Return the sum of two numbers; one that exceeds 63 bits stops at the limit."""
-    limit = np.int64(0x7FFF_FFFF_FFFF_FFFF)
+    limit = np.int64(COUNT_MAX)
     if value > 0 and total > limit - value:
         return limit
     if value < 0 and total < -limit - value:

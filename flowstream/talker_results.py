@@ -14,10 +14,10 @@ from flowstream.estimate import estimates
 from flowstream.export_loss import lost_share
 from flowstream.operators import Result
 from flowstream.partials import Cube
+from flowstream.saturation import COUNT_MAX
 from flowstream.talker_tables import MEASURES, Table, spread_of
 
 STREAM = "talkers"
-COUNT_MAX = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)

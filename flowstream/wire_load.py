@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit, inline_njit
 from flowstream.batch import Array, FlowBatch, FlowType, Quality
-from flowstream.cube_sums import FULL_FRAME_BYTES, Sums
+from flowstream.cube_sums import Sums
 from flowstream.hashing import number_groups
 from flowstream.normalise import PSEUDO_IF_MIN
 from flowstream.operators import Pane
+from flowstream.spread import FULL_FRAME_BYTES, by_packets
 
 SAMPLES, RECORDS = 0, 1  # the last key: packet samples, flow records
 FRAME_OVERHEAD_BYTES: Final = 20  # preamble, start of frame, gap
@@ -100,7 +101,7 @@ def _is_link(if_index: Array) -> NDArray[np.bool_]:
 
 def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int, int]) -> list[_Parts]:
     """Spread rows over intervals and interfaces; the parts are cut into runs of rows, to bound what they take."""
-    is_record = (rows.flow_type != FlowType.SFLOW_5) & (rows.flow_type != FlowType.UNKNOWN)
+    is_record = by_packets(rows)
     rate = np.maximum(rows.sampling_rate, 1).astype(np.int64)
     seen = np.clip(rows.packets, 0, _ROW_MAX // PACKET_OVERHEAD_BYTES)
     overhead = np.where(is_record, PACKET_OVERHEAD_BYTES, FRAME_OVERHEAD_BYTES)

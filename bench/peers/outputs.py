@@ -15,7 +15,7 @@ from bench.peers.jobs import JOBS, MS, PARTITIONS
 from bench.peers.oracle import PAIR_BITS, Expected, Verdict, address, judge
 from bench.report import BenchError
 from flowstream import schemas
-from flowstream.sources import SourceBlock
+from flowstream.source_blocks import SourceBlock
 
 #: From (expected, key, value) of a message to its results: pairs of key and figures.
 Decode = Callable[[Expected, bytes, bytes], Iterator[tuple[int, tuple[float, ...]]]]

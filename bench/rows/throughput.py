@@ -14,7 +14,7 @@ from bench.rows.row import Row
 from bench.verdict import Outcome, Target
 from bench.wire import Reader
 from flowstream import schemas
-from flowstream.sources import SourceBlock
+from flowstream.source_blocks import SourceBlock
 
 SUMS = {"analyses": ["sources"], "sources": {"size_s": 3.0, "distances": False}}
 CONSUMED, APPLIED = "records_consumed_total", "rows_applied_total"

@@ -16,7 +16,8 @@ from flowstream.links import LinkTable
 from flowstream.metrics import Metrics
 from flowstream.operators import Pane, Result
 from flowstream.settings import load
-from flowstream.sources import SourceBlock, SourcesConfig, SourcesOperator
+from flowstream.source_blocks import SourceBlock
+from flowstream.sources import SourcesConfig, SourcesOperator
 from tests.builders import flows
 
 S = 1_000_000_000
@@ -67,14 +68,14 @@ async def test_a_window_in_parts_is_one_window(per_block: int, monkeypatch: pyte
 async def test_windows_of_very_many_sources_are_kept_as_long_as_they_fit() -> None:
     kept = tables(windows_kept=60, kept_bytes_max=MIB)
     for start in range(5):
-        await kept.keep_results(0, window(start, hosts(60_000)))
+        await kept.keep_results(0, window(start, hosts(40_000)))
         stored = sum(map(len, kept._sources.values()))
         assert stored <= MIB
     found = kept.windows()
     assert 1 <= len(found) < 5
     assert found == [(s * S, 0) for s in range(4, 4 - len(found), -1)]
-    await kept.keep_results(0, window(9, hosts(120_000)))
+    await kept.keep_results(0, window(9, hosts(80_000)))
     assert kept.windows() == [(9 * S, 0)], "the newest is kept however large it is"
     block = kept.sources(0, 9 * S)
     assert block is not None
-    assert len(block) == 120_000
+    assert len(block) == 80_000

@@ -15,7 +15,7 @@ from flowstream.batch import address_text
 from flowstream.decode import Payloads, decode
 from flowstream.links import LinkTable
 from flowstream.recordings import Recording
-from flowstream.sources import SourceBlock
+from flowstream.source_blocks import SourceBlock
 from tests.goflow2 import Goflow2, Goflow2Error, find_goflow2, replay, udp_payloads
 from tests.integration.kafka import read_all
 from tests.integration.lab import Lab
@@ -67,9 +67,10 @@ def test_datagrams_through_a_live_goflow2_give_the_sources_of_the_recording(lab:
     def live() -> Counter[tuple[str, str]]:
         found: Counter[tuple[str, str]] = Counter()
         for record in read_all(lab.broker, lab.topic("sources")):
-            for row in SourceBlock.from_value(schemas.single_object_decode(record.value)[1]).rows():
-                for figure in ("records", "estimated_bytes"):
-                    found[row["src_addr"], figure] += row[figure]
+            block = SourceBlock.from_value(schemas.single_object_decode(record.value)[1])
+            for figure in ("records", "estimated_bytes"):
+                for words, total in zip(block.addresses.tolist(), block.columns[figure].tolist(), strict=True):
+                    found[address_text(*words), figure] += total
         return found
 
     wait_for(lambda: live() == expected, "the sources of the recording")

@@ -175,7 +175,7 @@ COLUMNS = ("estimated_bytes", "bytes", "packets", "records", "flows", "dst_addrs
 def test_the_top_sources_of_any_window_by_any_column_are_those_of_the_file(both, fabric, by, top):
     for start, rows in fabric.expected.items():
         ordered = sorted(rows.values(), key=lambda r: r["src_addr"])
-        ordered.sort(key=lambda r: -(r[by] or 0))
+        ordered.sort(key=lambda r: (r[by] is None, -(r[by] or 0)))
         for worker in both:
             status, answer = fetch(worker, f"/sources?window={start}&top={top}&by={by}")
             assert (status, answer["window_start_ns"], answer["by"]) == (200, start, by)
@@ -184,7 +184,9 @@ def test_the_top_sources_of_any_window_by_any_column_are_those_of_the_file(both,
 
 def test_without_parameters_it_is_the_newest_window_by_estimated_bytes_ten_of_them(both, fabric):
     newest = fabric.expected[max(fabric.expected)]
-    ordered = sorted(newest.values(), key=lambda r: (-r["estimated_bytes"], r["src_addr"]))
+    sure = [r for r in newest.values() if r["estimated_bytes"] is not None]
+    unsure = sorted((r for r in newest.values() if r["estimated_bytes"] is None), key=lambda r: r["src_addr"])
+    ordered = sorted(sure, key=lambda r: (-r["estimated_bytes"], r["src_addr"])) + unsure
     for worker in both:
         status, answer = fetch(worker, "/sources")
         assert status == 200

@@ -22,7 +22,7 @@ from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
 from flowstream.decode import DECODERS, decode
 from flowstream.decode.payloads import DecodeContext, Payloads
 from flowstream.errors import StateError
-from flowstream.sources import COLUMNS, SourceBlock
+from flowstream.source_blocks import COLUMNS, SourceBlock
 
 def hold(spare_bytes):
     held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

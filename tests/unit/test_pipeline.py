@@ -25,6 +25,7 @@ from flowstream.operators import Result, one_by_one
 from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.results import to_json
 from flowstream.settings import Settings
+from flowstream.source_blocks import SourceBlock
 from tests.builders import delimited, goflow2_v2
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -190,8 +191,9 @@ def test_bytes_of_each_source_are_what_the_oracle_says_to_the_byte_and_each_pack
     records: Counter[str] = Counter()
     totals: Counter[str] = Counter()
     for result in results:
-        for row in json.loads(to_json("sources", result.value))["sources"]:
-            totals[row["src_addr"]] += row["estimated_bytes"]
+        block = SourceBlock.from_value(result.value)
+        for row, total in zip(block.rows(), block.columns["estimated_bytes"].tolist(), strict=True):
+            totals[row["src_addr"]] += total
             records[row["src_addr"]] += row["records"]
     assert records == Counter(text(sample["src_addr"]) for sample in flow_samples())
     oracle = json.loads((DATA / "clos_60s_oracle.json").read_text())["sources"]

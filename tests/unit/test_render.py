@@ -103,9 +103,24 @@ def test_distances_say_their_quantiles_and_nothing_of_them_where_there_is_no_pai
 
 
 def test_sources_name_the_three_largest_and_ties_by_address():
-    rows = [{"src_addr": a, "estimated_bytes": b} for a, b in (("d", 1), ("c", 9000), ("b", 9000), ("a", 5))]
+    rows = [
+        {"src_addr": address, "estimated_bytes": sent, "estimated_bytes_low": sent, "estimated_bytes_high": sent}
+        for address, sent in (("d", 1), ("c", 9000), ("b", 9000), ("a", 5))
+    ]
     line = render_line("sources", "", {"window_start_ns": T_NS, "sources": rows})
     assert line == "01:33:27.354 4 sources: b 9,000 B, c 9,000 B, a 5 B"
+
+
+def test_sources_that_were_sampled_have_bounds_and_those_of_too_few_samples_no_number_and_come_last():
+    rows = [
+        {"src_addr": address, "estimated_bytes": sent, "estimated_bytes_low": low, "estimated_bytes_high": high}
+        for address, sent, low, high in (("a", None, 0, 5600), ("b", 9000, 4000, 17_000), ("c", None, 30, 9_000_000))
+    ]
+    line = render_line("sources", "", {"window_start_ns": T_NS, "sources": rows})
+    assert line == (
+        "01:33:27.354 3 sources: b 9,000 B [4,000 to 17,000], a 0 to 5,600 B, not enough samples, "
+        "c 30 to 9,000,000 B, not enough samples"
+    )
 
 
 def test_counting_says_what_each_rule_left_and_what_a_sum_over_exporters_would_be():

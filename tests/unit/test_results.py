@@ -27,9 +27,10 @@ from tests.builders import T0_NS, delimited, flows, goflow2_v2
 DATA = Path(__file__).resolve().parents[1] / "data"
 SCHEMA_FILES = Path(__file__).resolve().parents[2] / "avro_schemas"
 COLUMNS_OF_SOURCES = (
-    "records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets",
-    "dst_addrs", "distance_p999",
+    "records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "variance", "weight_max",
+    "in_bytes", "in_packets", "dst_addrs", "distance_p999",
 )  # fmt: skip
+BOUNDS_OF_SOURCES = ["estimated_bytes_low", "estimated_bytes_high"]  # in JSON, in the place of the two
 RESULTS = sorted(set(STREAMS) - KEPT)
 PAIR_KEYS = ["eventid_1", "ts_flow1", "eventid_2", "ts_flow2", "distance", "ts_output"]
 
@@ -180,7 +181,7 @@ def unpacked(raw, count):
 
 
 def test_sources_are_rows_and_a_distance_that_is_not_there_is_null():
-    nulls = 0
+    nulls = unsure = 0
     for result in said()["sources"]:
         value = result.value
         read = json.loads(to_json("sources", value))
@@ -189,15 +190,22 @@ def test_sources_are_rows_and_a_distance_that_is_not_there_is_null():
         high, low = unpacked(packed, count), unpacked(packed[9 + packed[0] * count :], count)
         columns = {name: unpacked(value[name], count) for name in COLUMNS_OF_SOURCES}
         for i, row in enumerate(read["sources"]):
-            assert list(row) == ["src_addr", *COLUMNS_OF_SOURCES]
+            assert list(row) == ["src_addr", *COLUMNS_OF_SOURCES[:6], *BOUNDS_OF_SOURCES, *COLUMNS_OF_SOURCES[8:]]
             assert row["src_addr"] == address_text(high[i], low[i])
-            for name in COLUMNS_OF_SOURCES[:-1]:
-                assert row[name] == columns[name][i]
-            (distance,) = struct.unpack("<d", struct.pack("<Q", columns["distance_p999"][i]))
+            distance, variance, _ = (
+                struct.unpack("<d", struct.pack("<Q", columns[name][i]))[0]
+                for name in ("distance_p999", "variance", "weight_max")
+            )
+            is_sure = columns["estimated_bytes"][i] ** 2 >= value["samples_min"] * variance and columns["flows"][i] > 0
+            unsure += not is_sure
+            for name in {*row} & {*COLUMNS_OF_SOURCES} - {"distance_p999"}:
+                known = is_sure or not name.startswith("estimated")
+                assert row[name] == (columns[name][i] if known else None)
             assert row["distance_p999"] == (None if np.isnan(distance) else distance)
             assert np.isnan(distance) == (row["records"] < 2)
             nulls += row["distance_p999"] is None
     assert nulls
+    assert unsure
 
 
 def test_nan_becomes_null_anywhere():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 
 import numpy as np
@@ -11,34 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from flowstream.batch import FlowBatch, address_words
+from flowstream.batch import address_words
 from flowstream.counting import CountOnce
 from flowstream.distances import DistancesConfig
-from flowstream.errors import StateError
 from flowstream.links import LinkTable
 from flowstream.operators import Pane
 from flowstream.results import ResultEncoder
-from flowstream.sources import COLUMNS, SOURCES_PER_BLOCK, SourceBlock, SourcesConfig, SourcesOperator
+from flowstream.source_blocks import SourceBlock
+from flowstream.sources import SOURCES_PER_BLOCK, SourcesConfig, SourcesOperator
 from flowstream.topics import BLOCK_BYTES_MAX
 from tests.builders import flows
 from tests.sightings import Sighting, counting_places
+from tests.source_rows import SECOND, block_of, operator_of, said, sample
 
-SECOND = 10**9
 LIMIT = 2**63 - 1
-
-
-def operator_of(config: SourcesConfig | None = None, links: LinkTable | None = None) -> SourcesOperator:
-    return SourcesOperator(config or SourcesConfig(1), SECOND, CountOnce(links or LinkTable()))
-
-
-def said(rows: FlowBatch, config: SourcesConfig | None = None):
-    operator = operator_of(config)
-    (result,) = operator.process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
-    return result
-
-
-def block_of(rows: FlowBatch, config: SourcesConfig | None = None) -> SourceBlock:
-    return SourceBlock.from_value(said(rows, config).value)
 
 
 addresses = st.sampled_from(["10.0.0.1", "10.0.0.2", "255.255.255.255", "2001:db8::1", "fe80::2", "::"])
@@ -57,7 +42,7 @@ def test_every_column_is_the_exact_sum_or_stops_at_the_limit(listed):
         len(listed), src_addr=src, dst_addr=dst, bytes=sent, packets=packets, sampling_rate=rate,
         in_bytes=in_bytes, in_packets=in_packets,
     )  # fmt: skip
-    block = block_of(rows)
+    block = block_of(rows, SourcesConfig(1, samples_min=0.0))
     found = {row["src_addr"]: row for row in block.rows()}
     assert set(found) == {"" if a == "::" else a for a in src}
     for address in set(src):
@@ -121,17 +106,6 @@ def test_of_a_flow_only_the_sightings_that_stand_for_it_in_a_pane_count_also_aft
     assert {r["src_addr"]: [r["records"], r["flows"], r["estimated_bytes"]] for r in told} == dict(expected)
 
 
-def sample(count=300, sources=9, seed=0):
-    rng = np.random.default_rng(seed)
-    return flows(
-        count,
-        src_addr=[f"10.0.{s % 3}.{s}" if s % 2 else f"2001:db8::{s}" for s in rng.integers(1, sources + 1, count)],
-        dst_addr=[f"192.0.2.{d}" for d in rng.integers(1, 30, count)],
-        bytes=rng.integers(64, 10**6, count),
-        packets=rng.integers(1, 50, count),
-    )
-
-
 def test_the_distance_is_the_quantile_of_all_pairs_of_the_source():
     rows = sample()
     for row in block_of(rows).rows():
@@ -182,68 +156,6 @@ def test_a_window_is_one_result_keyed_by_its_start():
     assert (result.stream, result.key, result.time_ns) == ("sources", f"{7 * SECOND}", 8 * SECOND)
     assert result.value["count"] == 9
     assert {len(column) for column in SourceBlock.from_value(result.value).columns.values()} == {9}
-
-
-def test_lookup_finds_every_source_and_no_other():
-    block = block_of(sample())
-    for row in block.rows():
-        assert block.lookup(address_words(row["src_addr"])) == row
-    for absent in ("10.0.0.99", "0.0.0.1", "2001:db8::ffff", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"):
-        assert block.lookup(address_words(absent)) is None
-
-
-@pytest.mark.parametrize("by", list(COLUMNS))
-@pytest.mark.parametrize("count", [0, 1, 4, 100])
-def test_top_is_the_head_of_all_rows_sorted_ties_by_address_and_no_distance_last(by, count):
-    rows = FlowBatch.concat([sample(), flows(2, src_addr=["10.9.9.9", "2001:db8:9::"], dst_addr="192.0.2.1")])
-    block = block_of(rows)
-    expected = sorted(block.rows(), key=lambda r: -math.inf if r[by] is None else r[by], reverse=True)
-    assert block.top(count, by) == expected[:count]
-
-
-def test_top_by_no_column_is_a_key_error():
-    with pytest.raises(KeyError):
-        block_of(sample()).top(3, "flavour")
-
-
-def test_blocks_of_partitions_merge_to_the_block_of_all():
-    rows = sample()
-    odd = (rows.src_addr[:, 1] % np.uint64(2)).astype(bool)
-    whole, parts = block_of(rows), [block_of(rows.take(odd)), block_of(rows.take(~odd))]
-    merged = SourceBlock.merged(parts)
-    assert list(merged.rows()) == list(whole.rows())
-    assert merged.top(3, "bytes") == whole.top(3, "bytes")
-
-
-def test_blocks_that_cannot_be_merged_are_refused():
-    block = block_of(sample())
-    later = operator_of().process([Pane(9, 9 * SECOND, 10 * SECOND, sample())])
-    with pytest.raises(ValueError, match="one window"):
-        SourceBlock.merged([block, SourceBlock.from_value(later[0].value)])
-    with pytest.raises(ValueError, match="one window"):
-        SourceBlock.merged([])
-    with pytest.raises(ValueError, match="in two"):
-        SourceBlock.merged([block, block])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"count": 3}, {"flows": b""}, {"flows": b"\0" * 71}, {"src_addr": b"\0" * 7},
-        {"src_addr": b"\0" * 144}, {"src_addr": bytes(18)}, {"count": 1 << 40}, {"count": -1},
-        {"distance_p999": "x" * 72}, {"bytes": None}, {"window_start_ns": "soon"},
-    ],
-)  # fmt: skip
-def test_a_value_that_is_no_block_is_refused(change):
-    with pytest.raises(StateError):
-        SourceBlock.from_value(said(sample()).value | change)
-
-
-def test_a_missing_column_is_refused():
-    value = said(sample()).value
-    del value["packets"]
-    with pytest.raises(StateError):
-        SourceBlock.from_value(value)
 
 
 def test_hopping_windows_hold_the_rows_of_their_panes():
