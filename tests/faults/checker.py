@@ -10,26 +10,21 @@ was seen at several places in a pane counts at one of them, as docs/counting.md 
 
 from __future__ import annotations
 
-import io
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import fastavro
-import numpy as np
 from google.protobuf.message import DecodeError
 
+from tests.faults.avro import read, unpacked
 from tests.faults.client import Record
 from tests.faults.flows import SECOND_NS, Flow
 from tests.sightings import Sighting, counting_places
 
-SCHEMAS = Path(__file__).resolve().parents[2] / "avro_schemas"
 YEAR_2000_NS, YEAR_2100_NS = 946_684_800 * SECOND_NS, 4_102_444_800 * SECOND_NS
 #: The first is of every record of the source, the others of those that count.
+STEP_TABLES = "talker-steps"
 SUMS = ("records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes")
 
 #: Start of a window and the 16 bytes of a source address.
@@ -163,45 +158,26 @@ def _sixteen(address: bytes) -> bytes:
     return bytes(10) + b"\xff\xff" + address if len(address) == 4 else address.ljust(16, b"\0")
 
 
-@cache
-def _schema(name: str) -> Any:
-    return fastavro.parse_schema(json.loads((SCHEMAS / f"{name}.v1.avsc").read_text("utf-8")))
-
-
-def avro(name: str, value: bytes) -> dict[str, Any]:
-    """Read a value in single-object encoding: two bytes of mark, eight of fingerprint, then the record."""
-    assert value[:2] == b"\xc3\x01", f"{name}: {value[:10]!r} is no single-object encoding"
-    read: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(value[10:]), _schema(name), None)  # type: ignore[assignment]
-    return read
-
-
-def avro_encoded(name: str, record: Mapping[str, Any]) -> bytes:
-    """Return a record in single-object encoding."""
-    body = io.BytesIO()
-    fastavro.schemaless_writer(body, _schema(name), record)
-    mark = fastavro.schema.fingerprint(fastavro.schema.to_parsing_canonical_form(_schema(name)), "CRC-64-AVRO")
-    return b"\xc3\x01" + bytes.fromhex(mark) + body.getvalue()
-
-
-def unpacked(raw: bytes, rows: int) -> list[int]:
-    """Read a packed column of whole numbers, as the schemas' own documentation tells it."""
-    if not rows:
-        return []
-    width, least = raw[0], np.frombuffer(raw, "<u8", 1, 1)
-    differences = np.frombuffer(raw, f"<u{width}", rows, 9).astype("<u8") if width else np.zeros(rows, "<u8")
-    values: list[int] = (differences + least).view("<i8").tolist()
-    return values
-
-
 def windows_of_sources(value: bytes) -> dict[Key, Sums]:
     """Return the sums of a record of the topic of sources."""
-    told = avro("sources", value)
+    told = read("sources", value)
     count, raw = told["count"], told["src_addr"]
     half = 9 + raw[0] * count if count else 0
     words = zip(unpacked(raw[:half], count), unpacked(raw[half:], count), strict=True)
     addresses = [b"".join((w % 2**64).to_bytes(8, "big") for w in pair) for pair in words]
     columns = [unpacked(told[name], count) for name in SUMS]
     return {(told["window_start_ns"], a): sums for a, *sums in zip(addresses, *columns, strict=True)}  # type: ignore[misc]
+
+
+def key_of(stream: str, key: bytes | None, value: bytes | None) -> bytes:
+    """Return what tells a record of a stream, or of its topic, from others: its key.
+
+    Keys of step tables of talkers are used in turn, so with those it is their step, too.
+    """
+    own = key or b""
+    if value is not None and STEP_TABLES in stream:
+        own += b" of step %d" % read("talker_steps", value)["start_ns"]
+    return own
 
 
 def last_values(records: Iterable[Record]) -> tuple[dict[tuple[int, bytes], bytes], list[str]]:
@@ -211,7 +187,7 @@ def last_values(records: Iterable[Record]) -> tuple[dict[tuple[int, bytes], byte
     for one in records:
         if one.value is None:
             continue
-        at = one.partition, one.key or b""
+        at = one.partition, key_of(one.topic, one.key, one.value)
         if last.setdefault(at, one.value) != one.value:
             changed.append(f"{one.topic}-{one.partition} offset {one.offset}: key {at[1]!r} has other bytes now")
         last[at] = one.value
@@ -259,14 +235,14 @@ def late_rows(records: Iterable[Record]) -> Counter[tuple[int, int]]:
     """Return how often each (raw partition, offset) is in the late topic, a key said twice counting once."""
     found: Counter[tuple[int, int]] = Counter()
     for value in last_values(records)[0].values():
-        block = avro("flow_block", value)
+        block = read("flow_block", value)
         found.update((block["partition"], o) for o in unpacked(block["origin_offset"], block["rows"]))
     return found
 
 
 def dead_letters(records: Iterable[Record], topic: str) -> Counter[tuple[int, int]]:
     """Return how often each (partition, offset) of a topic is a dead letter, a key said twice counting once."""
-    letters = (avro("dead_letter", value) for value in last_values(records)[0].values())
+    letters = (read("dead_letter", value) for value in last_values(records)[0].values())
     return Counter((letter["partition"], letter["offset"]) for letter in letters if letter["topic"] == topic)
 
 
@@ -278,7 +254,7 @@ def chains(flows: Iterable[Record]) -> tuple[dict[tuple[int, str, int], int], in
     reached: dict[tuple[int, str, int], int] = {}
     again, gaps = 0, []
     for one in flows:
-        block = avro("flow_block", one.value or b"")
+        block = read("flow_block", one.value or b"")
         at = one.partition, block["topic"], block["partition"]
         start = reached.get(at, 0)
         if block["from_offset"] > start:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from itertools import count
 
-from tests.faults import checker, client
+from tests.faults import avro, client
 from tests.faults.flows import SECOND_NS
 from tests.faults.rig import Rig
 from tests.faults.scenario import scenario
@@ -134,15 +134,13 @@ def skewed_and_many(rig: Rig) -> None:
     rig.verify(ledger=True)
     rig.row.figures["sources in the fullest window"] = max(Counter(start for start, _ in rig.truth.closed()).values())
     values = client.read(rig.address, rig.lab.topic("distances"))
-    told = [checker.avro("distances", r.value or b"") for r in values]
+    told = [avro.read("distances", r.value or b"") for r in values]
     largest = max(told, key=lambda value: value["flows_seen"])
     rig.row.figures["flows of the hottest source"] = largest["flows_seen"]
     assert largest["flows_seen"] > hot // 20, "the hot source should have had a window full of flows"
     assert (largest["flows"], largest["sampled"]) == (300, True), f"{largest['flows']} compared, 300 are allowed"
     assert max(value["pairs"] for value in told) == 300 * 299 // 2
-    elephants = [
-        checker.avro("elephants", r.value or b"") for r in client.read(rig.address, rig.lab.topic("elephants"))
-    ]
+    elephants = [avro.read("elephants", r.value or b"") for r in client.read(rig.address, rig.lab.topic("elephants"))]
     onsets = {(e["flow"]["src_addr"], e["flow"]["src_port"]) for e in elephants if e["event"] == "onset"}
     assert onsets == {("10.0.0.1", 40_000)}, f"the one elephant is {('10.0.0.1', 40_000)}, found: {onsets}"
     small_enough(rig)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from confluent_kafka import Producer
 
 from tests.builders import varint
-from tests.faults import checker, client
+from tests.faults import avro, checker, client
 from tests.faults.flaws import small_enough
 from tests.faults.flows import Flows, encoded
 from tests.faults.rig import Rig
@@ -34,7 +34,7 @@ REASONS = {
 def avro_flow(time_ns: int, src_addr: bytes = bytes([198, 51, 100, 1])) -> bytes:
     """Return a flow record in Avro, single-object encoding."""
     record = {"time_received_ns": time_ns, "src_addr": src_addr, "bytes": 64, "packets": 1}
-    return checker.avro_encoded("flow_record", record)
+    return avro.encoded("flow_record", record)
 
 
 def json_flow(time_ns: int, src_addr: str = CLOSING) -> bytes:
@@ -172,7 +172,7 @@ def _letters(rig: Rig) -> dict[tuple[str, int, int], str]:
     """Return the reasons of the dead letters by (topic, partition, offset); each is there once."""
     values, changed = checker.last_values(client.read(rig.address, rig.lab.topic("dead-letters")))
     assert not changed
-    letters = [checker.avro("dead_letter", value) for value in values.values()]
+    letters = [avro.read("dead_letter", value) for value in values.values()]
     found = {(x["topic"], x["partition"], x["offset"]): x["reason"] for x in letters}
     assert len(found) == len(letters), "a message is a dead letter twice"
     return found

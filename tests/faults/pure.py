@@ -17,6 +17,7 @@ from flowstream.operators import one_by_one
 from flowstream.pipeline import PartitionAnalysis, ingest_config
 from flowstream.results import ResultEncoder
 from flowstream.settings import Settings
+from tests.faults.checker import key_of
 from tests.faults.client import Record
 
 #: By stream, then by (partition, key).
@@ -41,7 +42,8 @@ def said(settings: Settings, topic: str, partitions: int, raw: Sequence[Record])
 
     def say(partition: int, results: Iterable[SaidByOne]) -> None:
         for result in one_by_one(results):
-            told.setdefault(result.stream, {})[partition, result.key.encode()] = encoder.encode(result)
+            value = encoder.encode(result)
+            told.setdefault(result.stream, {})[partition, key_of(result.stream, result.key.encode(), value)] = value
 
     numbered, numbers = range(settings.topics.partitions), count()
     merges = [PartitionMerges(settings, LinkTable(), partition=p) for p in numbered]

@@ -13,13 +13,13 @@ from flowstream.blocks import Block, SourcePartition, encode_block
 from flowstream.counting import Counted
 from flowstream.decode import Payloads
 from flowstream.links import LinkTable
-from flowstream.operators import one_by_one
+from flowstream.operators import Result, one_by_one
 from flowstream.pipeline import FilePipeline
 from flowstream.results import ResultEncoder
 from flowstream.setting_tables import Analysis
 from flowstream.settings import Settings, load
 from tests.builders import flows
-from tests.faults import checker, pure
+from tests.faults import avro, checker, pure
 from tests.faults.checker import Rules, Truth
 from tests.faults.client import Record
 from tests.faults.flows import SECOND_NS, T0_NS, Flow, Flows, encoded
@@ -27,6 +27,10 @@ from tests.faults.verdict import said_twice
 
 PARTITIONS = 2
 TOPIC = "raw"
+
+
+_FLOWS = Flows(seed=3)
+SOME_FLOWS = [*(_FLOWS.next(step_ns=100_000_000) for _ in range(700)), _FLOWS.closing()]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +101,7 @@ def test_one_flow_lost_or_counted_twice_is_seen(
 def test_a_sighting_that_counts_beside_another_is_seen(
     settings: Settings, raw: list[Record], truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def everything(rows: FlowBatch, _: object) -> Counted:
+    def everything(rows: FlowBatch, *_: object) -> Counted:
         return Counted(np.ones(len(rows), np.bool_), np.zeros(len(rows), np.uint8))
 
     monkeypatch.setattr("flowstream.counting.count_once", everything)
@@ -141,14 +145,31 @@ def test_another_value_under_the_same_key_is_seen() -> None:
     assert len(checker.last_values([*twice, Record("t", 0, 2, 0, b"k", b"c")])[1]) == 1
 
 
+def of_a_file(settings: Settings) -> list[Result]:
+    """What the analyses of a file say of some flows."""
+    of_file = FilePipeline(settings, LinkTable(), TOPIC, "goflow").feed(Payloads.from_values(SOME_FLOWS))
+    return list(one_by_one(of_file))
+
+
+def test_step_tables_under_a_key_that_is_used_in_turn_are_told_apart_and_each_keeps_its_bytes() -> None:
+    told = of_a_file(load(analyses=("talkers",), talkers={"by": ["source"], "windows": [{"size_s": 20, "step_s": 10}]}))
+    tables = [ResultEncoder().encode(one) for one in told if one.stream == "talker-steps"]
+    turns = [Record("fs.talker-steps.v1", 0, n, 0, b"k", tables[at]) for n, at in enumerate((0, 1, 0))]
+    values, changed = checker.last_values(turns)
+    assert (len(values), changed) == (2, [])
+    assert said_twice(turns[:2]) == []
+    assert len(said_twice(turns)) == 1
+    other = avro.encoded("talker_steps", {**avro.read("talker_steps", tables[0]), "bytes_total": 1})
+    assert len(checker.last_values([*turns, turns[0]._replace(value=other)])[1]) == 1
+
+
 def test_the_second_check_says_of_every_analysis_and_what_is_merged_what_a_file_does() -> None:
     settings = load(inputs=({"topic": TOPIC, "format": "goflow"},), analyses=get_args(Analysis))
-    flows = Flows(seed=3)
-    values = [*(flows.next(step_ns=100_000_000) for _ in range(700)), flows.closing()]
-    raw = [Record(TOPIC, 0, i, T0_NS // 1_000_000 + 3_600_000, b"k", value) for i, value in enumerate(values)]
-    of_file = FilePipeline(settings, LinkTable(), TOPIC, "goflow").feed(Payloads.from_values(values))
-    encoder = ResultEncoder()
-    wanted = {(one.stream, one.key.encode()): encoder.encode(one) for one in one_by_one(of_file)}
+    raw = [Record(TOPIC, 0, i, T0_NS // 1_000_000 + 3_600_000, b"k", value) for i, value in enumerate(SOME_FLOWS)]
+    wanted = {}
+    for one in of_a_file(settings):
+        value = ResultEncoder().encode(one)
+        wanted[one.stream, checker.key_of(one.stream, one.key.encode(), value)] = value
     told = pure.said(settings, TOPIC, 1, raw)
     assert {"sources", "paths", "counting", "talkers", "link-use"} <= told.keys()
     assert {(stream, key): value for stream, by in told.items() for (_, key), value in by.items()} == wanted

@@ -46,7 +46,7 @@ def said_twice(records: Iterable[client.Record], resets: Sequence[Ends] = ()) ->
     said: set[tuple[int, int, bytes]] = set()
     twice: set[tuple[int, bytes]] = set()
     for one in records:
-        at = one.partition, one.key or b""
+        at = one.partition, checker.key_of(one.topic, one.key, one.value)
         since = sum(one.offset >= ends[one.topic, one.partition] for ends in resets)
         if (since, *at) in said or before.setdefault(at, one.value) != one.value:
             twice.add(at)

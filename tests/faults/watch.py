@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import psutil
 from confluent_kafka import KafkaException, TopicPartition
 
-from tests.faults import client
+from tests.faults import checker, client
 from tests.integration.lab import Worker
 
 INTERVAL_S = 0.5
@@ -99,7 +99,7 @@ class Watch(threading.Thread):
             if message.error() is not None or message.value() is None:
                 continue
             one = client.record(message)
-            at = one.topic, one.partition, one.key or b""
+            at = one.topic, one.partition, checker.key_of(one.topic, one.key, one.value)
             digest = hashlib.blake2b(one.value or b"", digest_size=16).digest()
             if self._digests.setdefault(at, digest) != digest:
                 seen.violations.append(f"{one.topic}-{one.partition}: key {at[2]!r} was said again with other bytes")
