@@ -19,6 +19,7 @@ import msgspec
 
 from flowstream.batch import FlowBatch, Quality
 from flowstream.blocks import Block, SourcePartition
+from flowstream.columns import Array
 from flowstream.errors import StateError
 from flowstream.operators import Keeps, Operator, Pane, Rows, Said
 from flowstream.panes import PaneAssembly, SourceState, Watermarks
@@ -146,12 +147,14 @@ class Analysis(Generic[Rows]):
             gap = max(0, block.from_offset - applied_to)
             if block.from_offset < applied_to:
                 fresh = fresh.take(fresh.origin_offset >= applied_to)
-        late = (fresh.peek("quality") & Quality.LATE) != 0
-        late |= self._panes.is_closed(fresh)
-        on_time, late_rows = (fresh.take(~late), fresh.take(late)) if late.any() else (fresh, fresh.take(slice(0)))
-        self._panes.add(self._wanted(on_time))
+        time_ns = fresh.peek("time_ns")  # rows that wait for their pane stay packed
+        late = ((fresh.peek("quality") & Quality.LATE) != 0) | self._panes.is_closed(time_ns)
+        on_time, late_rows = fresh, fresh.take(slice(0))
+        if late.any():
+            on_time, late_rows, time_ns = fresh.take(~late), fresh.take(late), time_ns[~late]
+        self._panes.add(*self._wanted(on_time, time_ns))
         self._watermarks.take(block)
-        last_pane = self._panes.index(on_time.peek("time_ns").max()) if len(on_time) else None
+        last_pane = self._panes.index(time_ns.max()) if len(on_time) else None
         self._retained.append(_Retained(offset, last_pane, block.header))
         watermark_ns = self._watermarks.watermark_ns
         results: list[Said] = []
@@ -161,14 +164,8 @@ class Analysis(Generic[Rows]):
                 panes += 1
                 results.extend(self._process(pane))
             self._release()
-        return Outcome(
-            results,
-            self._told(late_rows) if offset >= self._read_before else late_rows.take(slice(0)),
-            len(on_time),
-            len(block.rows) - len(fresh),
-            gap,
-            panes,
-        )
+        told = self._told(late_rows) if offset >= self._read_before else late_rows.take(slice(0))
+        return Outcome(results, told, len(on_time), len(block.rows) - len(fresh), gap, panes)
 
     def pass_over(self, offset: int) -> None:
         """Go past an offset that holds no block."""
@@ -226,12 +223,12 @@ class Analysis(Generic[Rows]):
                 yield from self._empty_until(next_index, end)
             self.closed = end if self.closed is None else max(end, self.closed)
 
-    def _wanted(self, rows: Rows) -> Rows:
-        """Return the rows before the bound."""
-        if self._until is None or not len(rows):
-            return rows
-        inside = rows.peek("time_ns") < self._until * self._panes.pane_ns
-        return rows if inside.all() else rows.take(inside)
+    def _wanted(self, rows: Rows, time_ns: Array) -> tuple[Rows, Array]:
+        """Return the rows before the bound, and their times."""
+        if self._until is None:
+            return rows, time_ns
+        inside = time_ns < self._until * self._panes.pane_ns
+        return (rows, time_ns) if inside.all() else (rows.take(inside), time_ns[inside])
 
     def _told(self, late_rows: Rows) -> Rows:
         """Return the late rows that are not before what is wanted."""

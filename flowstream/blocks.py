@@ -15,10 +15,9 @@ times other than the event time are the differences to it. A column is unpacked 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, Self
-
-import numpy as np
 
 from flowstream import narrow, schemas
 from flowstream.batch import FlowBatch
@@ -28,7 +27,7 @@ from flowstream.operators import Rows
 from flowstream.partials import PartialBatch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Packing:
     """How rows of one kind are written: the schema, and the columns that are differences to ``time_ns``."""
 
@@ -36,10 +35,10 @@ class Packing:
     schema: str
     relative: frozenset[str] = frozenset()
 
-    @property
-    def stored(self) -> tuple[str, ...]:
+    @cached_property
+    def stored(self) -> Mapping[str, Column]:
         """The columns in the block; ``origin_id`` is implied by the header, as one block is of one source partition."""
-        return tuple(name for name in self.kind.LAYOUT if name != "origin_id")
+        return {name: column for name, column in self.kind.LAYOUT.items() if name != "origin_id"}
 
     def pack(self, name: str, rows: ColumnBatch) -> bytes:
         """Return a column's bytes; numbers with a fraction are packed by their bits."""
@@ -82,7 +81,9 @@ class Block(Generic[Rows]):
     @property
     def header(self) -> Self:
         """The block without its rows."""
-        return replace(self, rows=type(self.rows).none())
+        none = type(self.rows).none()
+        of = self.source, self.from_offset, self.to_offset
+        return type(self)(*of, self.watermark_ns, self.idle, self.sources, none)
 
 
 def origin_id(source: SourcePartition, sources: tuple[tuple[str, int], ...]) -> int:
@@ -113,24 +114,27 @@ class _Stored:
     packed: Mapping[str, bytes]
 
     def check(self) -> None:
-        for name, raw in self.packed.items():
+        for name, column in self.packing.stored.items():
             try:
-                column = self.packing.kind.LAYOUT[name]
                 if column.width == 2:
-                    narrow.check_words(raw, self.rows)
+                    narrow.check_words(self.packed[name], self.rows)
                 else:
-                    narrow.check(raw, self.rows, column.dtype)
+                    narrow.check(self.packed[name], self.rows, column.dtype)
             except StateError as error:
                 raise StateError(f"column {name} of a block: {error}") from None
 
-    def column(self, name: str) -> Array:
+    def column(self, name: str, out: Array | None = None) -> Array:
+        column = self.packing.kind.LAYOUT[name]
+        out = column.empty(self.rows) if out is None else out
         if name == "origin_id":
-            return np.full(self.rows, self.origin_id, np.uint32)
-        raw, column = self.packed[name], self.packing.kind.LAYOUT[name]
-        if column.width == 2:
-            return narrow.unpack_words(raw, self.rows)
-        values = narrow.unpack(raw, self.rows, _whole(column)).view(column.dtype)
-        return values + self.column("time_ns") if name in self.packing.relative else values
+            out[:] = self.origin_id
+        elif column.width == 2:
+            narrow.unpack_words_into(self.packed[name], out)
+        else:
+            narrow.unpack_into(self.packed[name], out.view(_whole(column)))
+            if name in self.packing.relative:
+                out += self.column("time_ns")
+        return out
 
 
 def encode_block(block: Block[Any]) -> bytes:
@@ -179,7 +183,7 @@ def _decode(payload: bytes, packing: Packing) -> Block[Any]:
     # Without this, columns of equal values, which take nine bytes each, could claim any number of rows.
     if rows > len(payload):
         raise StateError(f"a block of {rows} rows in {len(payload)} bytes")
-    stored = _Stored(packing, rows, origin_id(source, sources), {name: record[name] for name in packing.stored})
+    stored = _Stored(packing, rows, origin_id(source, sources), record)
     stored.check()
     return Block(
         source,

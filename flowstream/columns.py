@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from flowstream.ordering import time_order
 
 Array = NDArray[Any]  # a column: its type is in the layout
+#: Makes a column by its name: in the array that it is given, or in one of its own.
+Source = Callable[[str, Array | None], Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Column:
     def zeros(self, rows: int) -> Array:
         """Return it with every number zero."""
         return np.zeros(self.shape(rows), self.dtype)
+
+    def empty(self, rows: int) -> Array:
+        """Return it to be filled in."""
+        return np.empty(self.shape(rows), self.dtype)
 
 
 def picked(column: Array, index: Array | slice) -> Array:
@@ -64,7 +70,7 @@ class ColumnBatch:
         self,
         columns: dict[str, Array],
         rows: int | None = None,
-        source: Callable[[str], Array] | None = None,
+        source: Source | None = None,
         unsorted: Self | None = None,
     ) -> None:
         self._columns = columns
@@ -98,7 +104,13 @@ class ColumnBatch:
         """Return a column without keeping it: for batches made from this one, which keep what is theirs."""
         if name in self._columns or self._source is None:
             return self._columns[name]
-        return self._source(name)
+        return self._source(name, None)
+
+    def put(self, name: str, out: Array) -> None:
+        """Write a column, without keeping it."""
+        made = self._columns[name] if name in self._columns or self._source is None else self._source(name, out)
+        if made is not out:
+            out[:] = made
 
     @property
     def columns(self) -> Mapping[str, Array]:
@@ -137,7 +149,7 @@ class ColumnBatch:
         if any(p.is_lazy for p in parts):
             rows, inner = sum(map(len, parts)), [p.in_any_order for p in parts]
             unsorted = None if all(map(is_, inner, parts)) else cls.concat(inner)
-            return cls({}, rows, lambda name: np.concatenate([p.peek(name) for p in parts]), unsorted)
+            return cls({}, rows, partial(_end_to_end, cls.LAYOUT, parts), unsorted)
         return cls({name: np.concatenate([p.column(name) for p in parts]) for name in cls.LAYOUT})
 
     def take(self, index: Array | slice) -> Self:
@@ -147,7 +159,7 @@ class ColumnBatch:
         if self._source is None:
             return type(self)({name: picked(column, index) for name, column in self._columns.items()})
         rows = len(range(len(self))[index]) if isinstance(index, slice) else len(index)
-        return type(self)({}, rows, lambda name: picked(self.peek(name), index))
+        return type(self)({}, rows, lambda name, _out: picked(self.peek(name), index))
 
     def split(self, cuts: Sequence[int]) -> list[Self]:
         """Return the rows between cuts that follow each other; a column is made once for all of them."""
@@ -156,7 +168,7 @@ class ColumnBatch:
             return [self.take(slice(a, b)) for a, b in parts]
         return [type(self)({}, b - a, partial(self._part, slice(a, b))) for a, b in parts]
 
-    def _part(self, rows: slice, name: str) -> Array:
+    def _part(self, rows: slice, name: str, _out: Array | None) -> Array:
         return self.column(name)[rows]
 
     def replace(self, **columns: Array) -> Self:
@@ -194,6 +206,15 @@ class ColumnBatch:
         return cast
 
 
+def _end_to_end(layout: Mapping[str, Column], parts: Sequence[ColumnBatch], name: str, out: Array | None) -> Array:
+    """Make a column of the parts: each writes its own, so that what is packed is unpacked where it is wanted."""
+    joined, end = layout[name].empty(sum(map(len, parts))) if out is None else out, 0
+    for part in parts:
+        begin, end = end, end + len(part)
+        part.put(name, joined[begin:end])
+    return joined
+
+
 _WITHOUT_ROWS: dict[type[ColumnBatch], ColumnBatch] = {}
 
 
@@ -203,7 +224,7 @@ class _InTimeOrder:
     def __init__(self, batch: ColumnBatch) -> None:
         self._batch = batch
 
-    def __call__(self, name: str) -> Array:
+    def __call__(self, name: str, _out: Array | None) -> Array:
         return picked(self._batch.peek(name), self.order)
 
     @cached_property

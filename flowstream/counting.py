@@ -17,8 +17,10 @@ it rests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,20 +53,46 @@ class Counted:
     rule: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The source of each row, numbered in the order of their first rows, and what is known of each."""
+
+    number: Integers  # (rows,)
+    firsts: Integers  # (sources,) their first rows
+    addresses: Array  # (sources, 2)
+
+    @classmethod
+    def of(cls, rows: FlowBatch) -> Sources:
+        """Return the sources of rows."""
+        addresses = rows.peek("src_addr")
+        number, firsts = number_by_first(addresses)
+        return cls(number, firsts, picked(addresses, firsts))
+
+
 class CountOnce:
-    """What counts of each pane, decided once for all operators that ask; ``links`` may be replaced between two."""
+    """What counts of each pane, decided once for all operators that ask; ``links`` may be replaced between two.
+
+    Told is the same of the same rows, whoever asks next, and as ``rows.in_any_order`` has them.
+    """
 
     def __init__(self, links: LinkTable) -> None:
         self.links = links
         self._decided: tuple[FlowBatch, Counted] | None = None
+        self._numbered: tuple[FlowBatch, Sources] | None = None
 
     def of(self, rows: FlowBatch) -> Counted:
-        """Decide about a pane's rows, as ``rows.in_any_order`` has them; whoever asks next is told the same."""
+        """Decide about a pane's rows."""
         if self._decided is None or self._decided[0] is not rows:
             given = rows.in_any_order
             edge = self.links.lookup(given.peek("exporter"), given.peek("in_if"))[1]
-            self._decided = rows, count_once(given, edge)
+            self._decided = rows, count_once(given, edge, lambda: self.sources(rows))
         return self._decided[1]
+
+    def sources(self, rows: FlowBatch) -> Sources:
+        """Return the sources of a pane's rows."""
+        if self._numbered is None or self._numbered[0] is not rows:
+            self._numbered = rows, Sources.of(rows.in_any_order)
+        return self._numbered[1]
 
     def in_time_order(self, rows: FlowBatch) -> Counted:
         """Decide about a pane's rows, in their order."""
@@ -72,33 +100,42 @@ class CountOnce:
         return Counted(rows.arranged(counted.counts), rows.arranged(counted.rule))
 
 
-def count_once(rows: FlowBatch, edge: NDArray[np.int8]) -> Counted:
-    """Decide which rows of a pane count; ``edge`` is what ``LinkTable.lookup`` says of (exporter, in_if)."""
+def count_once(rows: FlowBatch, edge: NDArray[np.int8], sources: Callable[[], Sources] | None = None) -> Counted:
+    """Decide which rows of a pane count; ``edge`` is what ``LinkTable.lookup`` says of (exporter, in_if).
+
+    ``sources`` gives those of the rows, and is asked where they are needed.
+    """
     unknown = edge == EDGE_UNKNOWN
     counts, rule = unknown | (edge == EDGE_YES), np.where(unknown, np.uint8(Rule.ONLY), np.uint8(Rule.EDGE))
     if unknown.any():
-        at, flow, flows = _seen_at_several(rows, np.flatnonzero(edge != EDGE_NO))
+        at, flow, flows = _seen_at_several(rows, np.flatnonzero(edge != EDGE_NO), sources or partial(Sources.of, rows))
         if len(at):
             counts[at], rule[at] = _by_sighting(rows.take(at), flow, flows, edge[at] == EDGE_YES)
     return Counted(counts, rule)
 
 
-def _seen_at_several(rows: FlowBatch, at: Integers) -> tuple[Integers, Integers, int]:
+def _seen_at_several(rows: FlowBatch, at: Integers, sources: Callable[[], Sources]) -> tuple[Integers, Integers, int]:
     """Return which of the rows ``at`` are of flows with more than one sighting, their flows' numbers, and a bound.
 
     Most sources are seen at one place, and then so are their flows, which need not be told apart: that is what costs.
     """
-    whole = len(at) == len(rows)
-    exporter, in_if, addresses = map(rows.peek, ("exporter", "in_if", "src_addr"))
-    at, *_ = _at_several(at, addresses if whole else picked(addresses, at), exporter, in_if)
-    return _at_several(at, flow_words(rows.take(at)), exporter, in_if)
+    places = rows.peek("exporter"), rows.peek("in_if")
+    if len(at) == len(rows):
+        whole = sources()
+        at, *_ = _at_several(at, whole.number, whole.firsts, places)
+    else:
+        at, *_ = _at_several(at, *number_by_first(picked(rows.peek("src_addr"), at)), places)
+    return _at_several(at, *number_by_first(flow_words(rows.take(at))), places)
 
 
-def _at_several(at: Integers, keys: Array, exporter: Array, in_if: Array) -> tuple[Integers, Integers, int]:
-    """Return which of the rows ``at``, the numbers of their keys, and how many keys there are at the most."""
-    group, firsts = number_by_first(keys)
+def _at_several(
+    at: Integers, group: Integers, firsts: Integers, places: tuple[Array, Array]
+) -> tuple[Integers, Integers, int]:
+    """Return which of the rows ``at`` are of such groups, the numbers of these, and how many there are at the most."""
     several = np.zeros(len(firsts), np.bool_)
-    _mark_several(group, firsts, at, exporter, in_if, several)
+    _mark_several(group, firsts, at, *places, several)
+    if not several.any():
+        return at[:0], group[:0], 0
     kept = several[group]
     return at[kept], group[kept], len(firsts)
 

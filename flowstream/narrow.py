@@ -8,6 +8,7 @@ rows are no bytes. After Goldstein, Ramakrishnan and Shaft, "Compressing relatio
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -20,6 +21,12 @@ from flowstream.errors import StateError
 HEADER_BYTES: Final = 9
 ROWS_MAX: Final = 1 << 22  # a column that declares more is refused before anything is allocated for it
 _WIDTHS: Final = (0, 1, 2, 4, 8)
+
+
+@cache
+def _widths(dtype: str) -> frozenset[int]:
+    """Return which widths a column of a type may have."""
+    return frozenset(width for width in _WIDTHS if width <= np.dtype(dtype).itemsize)
 
 
 def pack(column: Array) -> bytes:
@@ -36,20 +43,28 @@ def check(raw: bytes, rows: int, dtype: str) -> None:
         raise StateError(f"a column of {rows} rows")
     width = raw[0] if raw else 0
     expected = HEADER_BYTES + rows * width if rows else 0
-    if len(raw) != expected or width not in _WIDTHS or width > np.dtype(dtype).itemsize:
+    if len(raw) != expected or width not in _widths(dtype):
         raise StateError(f"{len(raw)} bytes of width {width} for {rows} rows")
 
 
 def unpack(raw: bytes, rows: int, dtype: str) -> Array:
     """Return the column that ``pack`` was given; the bytes must have passed ``check``."""
-    if not rows:
-        return np.empty(0, dtype)
-    least = np.frombuffer(raw, "<u8", 1, 1).astype(dtype)[0]
-    if raw[0] == 0:
-        return np.full(rows, least, dtype)
-    column: Array = np.frombuffer(raw, f"<u{raw[0]}", rows, HEADER_BYTES).astype(dtype)
-    column += least
+    column = np.empty(rows, dtype)
+    unpack_into(raw, column)
     return column
+
+
+def unpack_into(raw: bytes, column: Array) -> None:
+    """Write the column that ``pack`` was given; the bytes must have passed ``check``."""
+    if not len(column):
+        return
+    # The low bytes of the least value are that value in any narrower type, as the differences wrap around in it.
+    least = np.frombuffer(raw, column.dtype, 1, 1)[0]
+    if raw[0] == 0:
+        column[:] = least
+        return
+    column[:] = np.frombuffer(raw, f"<u{raw[0]}", len(column), HEADER_BYTES)
+    column += least
 
 
 def pack_words(words: Array) -> bytes:
@@ -65,7 +80,15 @@ def check_words(raw: bytes, rows: int) -> None:
 
 def unpack_words(raw: bytes, rows: int) -> NDArray[np.uint64]:
     """Return the (rows, 2) words that ``pack_words`` was given; the bytes must have passed ``check_words``."""
-    return np.stack([unpack(part, rows, "u8") for part in _cut(raw, rows)], axis=1)
+    words = np.empty((rows, 2), np.uint64)
+    unpack_words_into(raw, words)
+    return words
+
+
+def unpack_words_into(raw: bytes, words: NDArray[np.uint64]) -> None:
+    """Write the (rows, 2) words that ``pack_words`` was given; StateError where the bytes are too few for them."""
+    if len(words) and not _unpack_words(np.frombuffer(raw, np.uint8), words):
+        raise StateError(f"{len(raw)} bytes for {len(words)} addresses")
 
 
 def _cut(raw: bytes, rows: int) -> tuple[bytes, bytes]:
@@ -108,3 +131,42 @@ def _store(column, base, out, width):  # type: ignore[no-untyped-def]
         value = np.uint64(column[row]) - base
         for byte in range(width):
             out[row * width + byte] = (value >> np.uint64(8 * byte)) & np.uint64(0xFF)
+
+
+@bare_njit
+def _unpack_words(raw, words):  # type: ignore[no-untyped-def]
+    """Write both columns of address words; return whether the bytes did."""
+    at = 0
+    for side in range(2):
+        if len(raw) < at + HEADER_BYTES or len(raw) < at + HEADER_BYTES + len(words) * raw[at]:
+            return False
+        width = raw[at]
+        least = np.uint64(0)
+        for byte in range(8):
+            least |= np.uint64(raw[at + 1 + byte]) << np.uint64(8 * byte)
+        at += HEADER_BYTES
+        # One loop per width, so that the bytes of a value become one load.
+        if width == 0:
+            for row in range(len(words)):
+                words[row, side] = least
+        elif width == 1:
+            _load(raw[at:], least, words, side, 1)
+        elif width == 2:
+            _load(raw[at:], least, words, side, 2)
+        elif width == 4:
+            _load(raw[at:], least, words, side, 4)
+        elif width == 8:
+            _load(raw[at:], least, words, side, 8)
+        else:
+            return False
+        at += len(words) * width
+    return True
+
+
+@inline_njit
+def _load(raw, least, words, side, width):  # type: ignore[no-untyped-def]
+    for row in range(len(words)):
+        value = np.uint64(0)
+        for byte in range(width):
+            value |= np.uint64(raw[row * width + byte]) << np.uint64(8 * byte)
+        words[row, side] = value + least

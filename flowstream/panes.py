@@ -88,17 +88,16 @@ class PaneAssembly(Generic[Rows]):
         """Return the pane of a time."""
         return int(time_ns) // self.pane_ns
 
-    def is_closed(self, rows: Rows) -> Array:
-        """Return which rows belong to panes that are closed."""
+    def is_closed(self, time_ns: Array) -> Array:
+        """Return which times are in panes that are closed."""
         if self.closed is None:
-            return np.zeros(len(rows), np.bool_)
-        return np.asarray(rows.peek("time_ns") < self.closed * self.pane_ns)
+            return np.zeros(len(time_ns), np.bool_)
+        return np.asarray(time_ns < self.closed * self.pane_ns)
 
-    def add(self, rows: Rows) -> None:
-        """Put rows into their panes, none of which may be closed."""
+    def add(self, rows: Rows, time_ns: Array) -> None:
+        """Put rows into their panes, none of which may be closed; ``time_ns`` are the times of the rows."""
         if not len(rows):
             return
-        time_ns = rows.peek("time_ns")  # rows that wait for their pane stay packed
         first, last = self.index(time_ns.min()), self.index(time_ns.max())
         if self.closed is not None and first < self.closed:
             raise ValueError(f"a row for pane {first}, which closed before pane {self.closed}")

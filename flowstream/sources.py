@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,22 @@ def _add_variance(sums, variance):  # type: ignore[no-untyped-def]
     sums[_LOW], sums[_HIGH] = low, plus(sums[_HIGH], high)
 
 
+class _Known(NamedTuple):
+    """What was found out about a pane's rows, in any order, when it closed."""
+
+    counts: NDArray[np.bool_]
+    number: NDArray[np.uint32]  # each row's source, which is a place in ``addresses``
+    addresses: Array
+
+
+def _joined(panes: Sequence[_Known]) -> tuple[NDArray[np.bool_], NDArray[np.int64], Array]:
+    """Return which rows of the panes count, their sources in address order, and the addresses."""
+    source, addresses = number_groups(np.concatenate([pane.addresses for pane in panes]))
+    ends = np.cumsum([len(pane.addresses) for pane in panes])[:-1]
+    numbers = [own[pane.number] for own, pane in zip(np.split(source, ends), panes, strict=True)]
+    return np.concatenate([pane.counts for pane in panes]), np.concatenate(numbers), addresses
+
+
 class SourcesOperator:
     """Says ``sources`` once per window with rows, in as many parts as it takes. Keeps no state but its rows."""
 
@@ -113,7 +130,7 @@ class SourcesOperator:
         self._windowing = config.windowing()
         self.lookback = self._windowing.lookback
         self._counting = counting
-        self._counts: dict[int, NDArray[np.bool_]] = {}  # by the index of a pane of the lookback
+        self._known: dict[int, _Known] = {}  # by the index of a pane of the lookback
 
     @property
     def quiet(self) -> bool:
@@ -122,24 +139,27 @@ class SourcesOperator:
 
     def process(self, panes: Sequence[Pane]) -> list[Result]:
         """Decide what counts of the last pane, and sum up the window that ends with it, if one does."""
-        known = self._counts
+        known = self._known
         # After a restart there are panes of the lookback that this life has not decided about.
-        self._counts = {
-            p.index: known[p.index] if p.index in known else self._counting.of(p.rows).counts
-            for p in panes
-            if len(p.rows)
+        self._known = {
+            p.index: known[p.index] if p.index in known else self._learn(p.rows) for p in panes if len(p.rows)
         }
         window = self._windowing.closing(panes)
         if window is None:
             return []
         rows = window.rows.in_any_order
-        group, addresses = number_groups(rows.src_addr)
-        counts = np.concatenate([self._counts[p.index] for p in panes if p.start_ns >= window.start_ns and len(p.rows)])
+        counts, group, addresses = _joined(
+            [self._known[p.index] for p in panes if p.start_ns >= window.start_ns and len(p.rows)]
+        )
         columns = _sums(rows, counts, group, len(addresses))
         columns["dst_addrs"] = count_distinct(group, len(addresses), rows.dst_addr)
         columns["distance_p999"] = self._p999(window.rows, len(addresses))
         starts = range(0, len(addresses), SOURCES_PER_BLOCK)
         return [self._part(window, number, start, addresses, columns) for number, start in enumerate(starts)]
+
+    def _learn(self, rows: FlowBatch) -> _Known:
+        sources = self._counting.sources(rows)
+        return _Known(self._counting.of(rows).counts, sources.number.astype(np.uint32), sources.addresses)
 
     def _p999(self, rows: FlowBatch, sources: int) -> Array:
         """Return the p99.9 of each source's distances, NaN below two flows; large sources are sampled."""

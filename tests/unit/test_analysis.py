@@ -229,8 +229,8 @@ def test_a_progress_record_of_another_version_is_refused() -> None:
 def test_a_closed_pane_takes_no_more_rows() -> None:
     panes = PaneAssembly(S, closed=5)
     with pytest.raises(ValueError, match="pane 4"):
-        panes.add(FlowBatch.of(1, {"time_ns": np.array([5 * S - 1])}))
-    panes.add(FlowBatch.of(1, {"time_ns": np.array([5 * S])}))
+        panes.add(FlowBatch.of(1, {"time_ns": np.array([5 * S - 1])}), np.array([5 * S - 1]))
+    panes.add(FlowBatch.of(1, {"time_ns": np.array([5 * S])}), np.array([5 * S]))
     assert panes.rows_open == 1
 
 

@@ -96,3 +96,19 @@ def test_origin_ids_are_distinct_and_named_for_their_partition() -> None:
     names = origin_names(SOURCES)
     assert sorted(names.values()) == ["eve-0", "eve-1", "eve-2", "flow-messages-0", "flow-messages-1"]
     assert names[origin_id(SOURCE, SOURCES)] == "eve-1"
+
+
+@given(st.lists(st.lists(st.tuples(batches(), st.booleans()), max_size=3), max_size=3))
+def test_columns_of_blocks_put_together_are_those_of_the_rows(panes: list[list[tuple[FlowBatch, bool]]]) -> None:
+    """Twice put together, as a window is of panes, and those are of blocks, which may be cut between two of them."""
+    together = []
+    for pane in panes:
+        parts = []
+        for rows, is_cut in pane:
+            read = decode_block(encode_block(Block(SOURCE, 0, 9, None, False, SOURCES, rows))).rows
+            parts += read.split([0, len(rows) // 2, len(rows)]) if is_cut else [read]
+        together.append(FlowBatch.concat(parts))
+    whole, plain = FlowBatch.concat(together), FlowBatch.concat(rows for pane in panes for rows, _ in pane)
+    assert len(whole) == len(plain)
+    for name in COLUMNS:
+        np.testing.assert_array_equal(whole.peek(name), plain.column(name), err_msg=name, strict=True)

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream.errors import StateError
-from flowstream.narrow import HEADER_BYTES, check, pack, unpack
+from flowstream.narrow import (
+    HEADER_BYTES,
+    check,
+    check_words,
+    pack,
+    pack_words,
+    unpack,
+    unpack_words,
+    unpack_words_into,
+)  # fmt: skip
 
 DTYPES = ("u1", "u2", "u4", "i8", "u8")
 
@@ -64,3 +73,44 @@ def test_bytes_that_pass_the_check_can_be_unpacked(raw: bytes, rows: int, dtype:
 def test_a_width_that_there_is_not_or_that_does_not_fit_is_refused(raw: bytes) -> None:
     with pytest.raises(StateError):
         check(raw, 2, "u4")
+
+
+word = st.integers(0, 2**64 - 1)
+nearby = st.builds(lambda first, more: [min(first + n, 2**64 - 1) for n in more], word, st.lists(st.integers(0, 300)))
+
+
+@given(st.integers(0, 40), st.data())
+def test_unpacking_gives_back_the_words_of_addresses_that_were_packed_and_writes_nothing_else(
+    rows: int, given_words: st.DataObject
+) -> None:
+    sides = [
+        given_words.draw(
+            st.lists(st.sampled_from(given_words.draw(nearby) or [7]) | word, min_size=rows, max_size=rows)
+        )
+        for _ in range(2)
+    ]
+    words = np.array(sides, np.uint64).T.reshape(rows, 2)
+    raw = pack_words(words)
+    check_words(raw, rows)
+    assert unpack_words(raw, rows).tolist() == words.tolist()
+    around = np.full((rows + 2, 2), 5, np.uint64)
+    unpack_words_into(raw, around[1:-1])
+    assert around.tolist() == [[5, 5], *words.tolist(), [5, 5]]
+
+
+@given(st.binary(max_size=80) | st.builds(lambda w, n: bytes([w]) + bytes(n), st.sampled_from([0, 1, 2, 4, 8]),
+                                          st.integers(0, 80)), st.integers(1, 20))  # fmt: skip
+def test_bytes_that_are_too_few_for_addresses_are_refused_without_reading_past_them(raw: bytes, rows: int) -> None:
+    """Also where nobody has checked them before; that the columns are read as the check reads them is the other law."""
+    try:
+        check_words(raw, rows)
+    except StateError:
+        try:
+            assert len(unpack_words(raw, rows)) == rows
+        except StateError:
+            return
+        at = HEADER_BYTES + raw[0] * rows
+        assert len(raw) >= at + HEADER_BYTES + raw[at] * rows
+        return
+    high, low = (unpack(part, rows, "u8") for part in (raw, raw[HEADER_BYTES + raw[0] * rows :]))
+    assert unpack_words(raw, rows).tolist() == [list(pair) for pair in zip(high.tolist(), low.tolist(), strict=True)]
