@@ -100,10 +100,10 @@ def top_talkers(record: Mapping[str, Any]) -> Table:
     table = Table("conversation", "bytes", "95 % interval", "share", title=f"Top talkers, {span}")
     for entry in record["top"][:LISTED]:
         names = dict.fromkeys(("src_addr", "dst_addr", "src_port", "dst_port", "proto", "port")) | entry
-        estimate = entry.get("bytes")
+        estimate, share = entry["bytes"], entry["share"]
         table.add_row(
             escape(talker_text(record["by"], names)), "not enough samples" if estimate is None else f"{estimate:,}",
-            f"{entry['bytes_low']:,} to {entry['bytes_high']:,}", f"{entry['share']:.0%}",
+            f"{entry['bytes_low']:,} to {entry['bytes_high']:,}", "" if share is None else f"{share:.0%}",
         )  # fmt: skip
     return table
 

@@ -111,6 +111,15 @@ def test_an_error_in_a_file_names_line_value_and_fix(line, names):
         ('{"links": {"L1": null}}', ["link 'L1'", '"node1"']),
         ('{"links": [{"endpoints": ["a:1", "b:1"]}]}', ["link 1", 'ends "a" and "z"']),
         ('{"links": [{"a": {"node": 1}, "z": {"node": "b"}}]}', ["link 1", '"node"']),
+        (
+            '{"links": {"L1": {"node1": "a", "port1": "1", "node2": "b", "port2": "1"},'
+            ' "L2": {"node1": "c", "port1": "1", "node2": "a", "port2": "1"}}}',
+            ["link 'L2': port 1 of a", "fabric.json, link 'L1'", "keep one"],
+        ),
+        (
+            '{"links": [{"a": {"node": "a|b", "interface": "1"}, "z": {"node": "c", "interface": "1"}}]}',
+            ["fabric.json, link 1, column node", "'a|b'"],
+        ),
     ],
 )
 def test_an_error_in_json_names_the_link_and_the_field(text, names):
