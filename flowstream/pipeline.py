@@ -49,6 +49,7 @@ CUBES_OF: Mapping[str, frozenset[Cube]] = {
     "talkers": CubesConfig().cubes - {Cube.COUNTING},
     "links": frozenset({Cube.SEQUENCE}),
     "counting": frozenset({Cube.COUNTING, Cube.SEQUENCE}),
+    "paths": frozenset({Cube.SEQUENCE}),
 }
 
 
