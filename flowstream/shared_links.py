@@ -88,9 +88,8 @@ class SharedLinks:
     def snapshot(self) -> bytes:
         """Return the sums of the window so far, and where the counters of exporters stand."""
         parts = (self._keys.astype("<u8"), self._sums.counts.astype("<i8"), self._sums.spread.astype("<f8"))
-        return msgspec.msgpack.encode(
-            _Snapshot(VERSION, *(part.tobytes() for part in parts), losses=self._losses.snapshot())
-        )
+        keys, counts, spread = (part.tobytes() for part in parts)
+        return msgspec.msgpack.encode(_Snapshot(VERSION, keys, counts, spread, self._losses.snapshot()))
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot's state; StateError where it is not one."""

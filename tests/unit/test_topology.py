@@ -112,8 +112,14 @@ def test_an_error_in_a_file_names_line_value_and_fix(line, names):
         ('{"links": [{"endpoints": ["a:1", "b:1"]}]}', ["link 1", 'ends "a" and "z"']),
         ('{"links": [{"a": {"node": 1}, "z": {"node": "b"}}]}', ["link 1", '"node"']),
         (
-            '{"links": {"L1": {"node1": "a", "port1": "1", "node2": "b", "port2": "1"},'
-            ' "L2": {"node1": "c", "port1": "1", "node2": "a", "port2": "1"}}}',
+            json.dumps(
+                {
+                    "links": {
+                        name: dict(zip(("node1", "port1", "node2", "port2"), ends, strict=True))
+                        for name, ends in (("L1", "a1b1"), ("L2", "c1a1"))
+                    }
+                }
+            ),
             ["link 'L2': port 1 of a", "fabric.json, link 'L1'", "keep one"],
         ),
         (
