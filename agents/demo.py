@@ -39,7 +39,7 @@ SETTLED_NS = 3_000_000_000  # partitions close a window within about this much o
 RECORDING = Path("tests/data/clos_60s_goflow2_v2.bin.gz")
 LINKS = Path("tests/data/clos_links.csv")
 TOPOLOGY = Path("tests/data/clos_topology.csv")
-FOLLOWED = ("elephants", "distances", "paths", "link-use", "counting")
+FOLLOWED = ("elephants", "distances", "paths", "link-use", "elephant-links", "counting")
 
 
 def run_demo(out: Console, seconds: int) -> None:

@@ -37,6 +37,7 @@ async def show_summary(out: Console, session: Any, url: str, seen: Seen) -> None
     out.print()
     out.print(_elephants(seen))
     out.print(fullest_links(seen.of("link-use")))
+    out.print(shared_links(seen.of("elephant-links")))
     async with session.get(f"{url}/talkers?by=conversation") as response:
         if response.status == 200:
             out.print(top_talkers(await response.json()))
@@ -51,15 +52,39 @@ async def show_summary(out: Console, session: Any, url: str, seen: Seen) -> None
 
 
 def _elephants(seen: Seen) -> Table:
-    table = Table("elephant", "onset", "highest rate", "share", "path", title="Elephant flows: over 10 % of a link")
+    columns = ("elephant", "onset", "highest rate", "95 % interval", "share", "path")
+    table = Table(*columns, title="Elephant flows: over 10 % of a link")
     updates = [v for v in seen.of("elephants") if v["event"] == "update"]
     paths = [v for v in seen.of("paths") if v["elephant"]]
     for onset in seen.onsets:
         flow = onset["flow"]
         peak = max((v for v in updates if v["flow"] == flow), key=lambda v: float(v["rate_bps"]), default=onset)
         table.add_row(
-            escape(flow_text(flow)), time_text(onset["time_ns"]), rate_text(peak["rate_bps"]), f"{peak['share']:.0%}",
-            escape(best_path(paths, flow)),
+            escape(flow_text(flow)), time_text(onset["time_ns"]), rate_text(peak["rate_bps"]), _interval(peak),
+            f"{peak['share']:.0%}", escape(best_path(paths, flow)),
+        )  # fmt: skip
+    return table
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    return f"{rate_text(value['low_bps'])} to {rate_text(value['high_bps'])}"
+
+
+def shared_links(records: Iterable[Mapping[str, Any]]) -> Table:
+    """Return the links that elephants share, each in the window in which these took most of it."""
+    columns = ("link", "most in 10 s", "95 % interval", "share", "elephants", "idle beside it")
+    table = Table(*columns, title="Links that elephants share")
+    peaks: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for record in records:
+        if record["share"] is not None:
+            link = record["exporter"], record["out_if"]
+            peaks[link] = max(peaks.get(link, record), record, key=lambda value: float(value["share"]))
+    for peak in sorted(peaks.values(), key=lambda value: -value["share"])[:LISTED]:
+        table.add_row(
+            escape(f"{peak['node'] or peak['exporter']}[{peak['port'] or peak['out_if']}]"),
+            rate_text(peak["rate_bps"]), _interval(peak), f"{peak['share']:.0%}",
+            escape("\n".join(flow_text(one["flow"]) for one in peak["elephants"])),
+            escape(", ".join(one["port"] for one in peak["idle_links"]) or "none"),
         )  # fmt: skip
     return table
 
@@ -82,11 +107,10 @@ def fullest_links(records: Sequence[Mapping[str, Any]]) -> Table:
                 peaks[name] = (port["share"], port, record["window_start_ns"])
     fullest = sorted(peaks.items(), key=lambda peak: -peak[1][0])[:LISTED]
     for (port_name, direction), (share, port, start_ns) in fullest:
-        interval = f"{rate_text(port['low_bps'])} to {rate_text(port['high_bps'])}"
         table.add_row(
             escape(f"{port_name} {direction}"),
             rate_text(port["rate_bps"]),
-            interval,
+            _interval(port),
             f"{share:.0%}",
             time_text(start_ns),
         )

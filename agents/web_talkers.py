@@ -11,7 +11,7 @@ from agents.newest_table import NewestTable
 from agents.web_peers import Peers, json_response
 from agents.web_query import one_of
 from flowstream.partial_blocks import partition_of
-from flowstream.talker_results import STREAM, WAYS, seconds_text
+from flowstream.talker_results import FIELDS, STREAM, WAYS, seconds_text
 
 
 class TalkerViews:
@@ -34,5 +34,6 @@ class TalkerViews:
         record = self._table.record(partition, STREAM, f"{size}|{by}|{rank}")
         if record is None:
             return json_response({"error": "no such window has been said yet"}, 404)
-        top = [{name: v for name, v in entry.items() if v is not None} for entry in record["top"]]
+        # What does not name a key of this kind is left out; a figure that is not known stays, and is null.
+        top = [{n: v for n, v in entry.items() if v is not None or n not in FIELDS} for entry in record["top"]]
         return json_response({**record, "top": top})

@@ -7,12 +7,13 @@ can, per flow (the five-tuple) and pane:
     edge      the table of links says where traffic enters the network: rows that came in there count, others do not
     ttl       the exporter nearest to the source: the one that saw the highest time to live
     largest   the sighting with the most bytes; then the lowest exporter address, then the lowest in_if
-    only      nobody else saw it: there is nothing to decide
+    only      nobody else saw it in the pane: there is nothing to decide
 
 Only ``edge`` keeps sampled sums free of bias: it does not depend on what happened to be sampled. Of a flow of few
 packets two exporters draw different ones, and the others then count the larger draw, or a flow at a place where it
-would not count had the nearer exporter drawn it too. So give edges where sums matter; the result says on which rule
-it rests.
+would not count had the nearer exporter drawn it too. And only ``edge`` does not depend on who reports in which pane:
+flow records of two routers, that each send by its own clock, hardly ever meet in one. So give edges where sums matter;
+the result says on which rule it rests.
 """
 
 from __future__ import annotations

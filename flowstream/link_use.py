@@ -26,7 +26,7 @@ from flowstream.link_state import NAME, NEVER, LinkState, keep_largest
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result
 from flowstream.partials import Cube, PartialBatch
-from flowstream.wire_load import RECORDS, SAMPLES
+from flowstream.wire_load import LIFE_MAX_NS, RECORDS, SAMPLES
 
 SECOND_NS = 10**9
 SPAN_NS, HOUR_NS, DAY_NS = 300 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS
@@ -34,10 +34,7 @@ SPAN_NS, HOUR_NS, DAY_NS = 300 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS
 
 @dataclass(frozen=True, slots=True)
 class LinkUseConfig:
-    """Shares are of the link's capacity, times in seconds of event time.
-
-    Raises SettingsError, naming the field, where a value makes no sense.
-    """
+    """Shares of the capacity, seconds of event time; SettingsError, naming the field, for what makes no sense."""
 
     interval_s: float = 10.0
     spread_max_s: float = 120.0
@@ -46,12 +43,14 @@ class LinkUseConfig:
     for_intervals: int = 3
     samples_min: float = 4.0
     ports_max: int = 20_000
+    active_timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         ports_max = narrow.ROWS_MAX // self.hour_values
         for name, holds, fix in (
             ("interval_s", self.interval_ns > 0 and SPAN_NS % self.interval_ns == 0, "seconds that divide 300"),
             ("spread_max_s", self.reach_ns > 0, "seconds above 0"),
+            ("active_timeout_s", self.life_max_ns > 0, "seconds above 0"),
             ("threshold", self.threshold > 0.0, "a share above 0"),
             ("hysteresis", 0.0 <= self.hysteresis < self.threshold, "a share from 0 to below the threshold"),
             ("for_intervals", self.for_intervals >= 1, "1 or more"),
@@ -70,6 +69,11 @@ class LinkUseConfig:
     def reach_ns(self) -> int:
         """How far from its pane a part of a flow may lie, in nanoseconds."""
         return round(self.spread_max_s * SECOND_NS)
+
+    @property
+    def life_max_ns(self) -> int:
+        """How long before its end a flow record tells of at the most, in nanoseconds."""
+        return LIFE_MAX_NS if self.active_timeout_s is None else round(self.active_timeout_s * SECOND_NS)
 
     @property
     def hour_values(self) -> int:
@@ -280,12 +284,10 @@ class LinkUse:
 
     def _percentiles(self, place: int, period: Period, largest: NDArray[np.int64]) -> list[Result]:
         state = self._state
-        own = np.flatnonzero(state.exporter_of == place)
-        own = own[state.ports["first"][own] * self.config.interval_ns < period.end_ns]
-        if not len(own):
-            return []
-        first_ns = state.ports["first"][own] * self.config.interval_ns
-        return [percentiles(period, state.ports["key"][own], first_ns, largest[own], self._table)]
+        begun = state.ports["first"] < period.end_ns // self.config.interval_ns  # that of none yet is NEVER
+        own = np.flatnonzero(begun & (state.exporter_of == place))
+        first_ns, keys = state.ports["first"][own] * self.config.interval_ns, state.ports["key"][own]
+        return [percentiles(period, keys, first_ns, largest[own], self._table)] if len(own) else []
 
     def _forget(self, gone: NDArray[np.bool_]) -> None:
         """Drop ports that had no traffic in a whole day, unless they have some now."""

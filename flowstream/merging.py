@@ -40,7 +40,8 @@ def build_merging_operators(
         if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
             built.append(ExportLoss(size_panes, settings.pane_ns))
     if "paths" in settings.analyses:
-        built.append(SharedLinks(settings.panes(settings.paths.size_s), links, Topology()))
+        size_panes = settings.panes(settings.paths.size_s)
+        built.append(SharedLinks(size_panes, links, Topology(), settings.sampling.samples_min))
     return built
 
 

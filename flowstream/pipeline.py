@@ -49,6 +49,7 @@ CUBES_OF: Mapping[str, frozenset[Cube]] = {
     "talkers": CubesConfig().cubes - {Cube.COUNTING},
     "links": frozenset({Cube.SEQUENCE}),
     "counting": frozenset({Cube.COUNTING, Cube.SEQUENCE}),
+    "paths": frozenset({Cube.SEQUENCE}),
 }
 
 
@@ -144,7 +145,7 @@ def cubes_config(settings: Settings, operators: Iterable[Operator]) -> CubesConf
     others: dict[Cube, Maker] = {}
     if "links" in settings.analyses:
         link_use = settings.link_use.config(settings.sampling.samples_min)
-        wire_load = WireLoadConfig(link_use.interval_ns, link_use.reach_ns)
+        wire_load = WireLoadConfig(link_use.interval_ns, link_use.reach_ns, link_use.life_max_ns)
         others[Cube.INTERFACE] = partial(interface_partials, config=wire_load)
     elephants = elephants_of(operators)
     if "paths" in settings.analyses and elephants is not None:

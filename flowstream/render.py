@@ -110,9 +110,23 @@ def _elephant_link(value: Mapping[str, Any]) -> str:
     link = f"{value['node'] or value['exporter']}[{_way(value['port'], value['out_if'])}]"
     share = "" if value["share"] is None else f", {value['share']:.0%} of {rate_text(value['link_bps'])}"
     idle = ", ".join(f"{one['port']} to {one['peer']}" for one in value["idle_links"]) or "none"
-    told = ", ".join(f"{flow_text(one['flow'])} {rate_text(one['rate_bps'])}" for one in value["elephants"])
-    head = f"{time_text(value['window_end_ns'])} {link} {rate_text(value['rate_bps'])}{share}"
-    return f"{head}: {told}; idle beside it: {idle}"
+    told = ", ".join(f"{flow_text(one['flow'])} {_interval(one)}" for one in value["elephants"])
+    head = f"{time_text(value['window_end_ns'])} {link} {_interval(value)}{share}"
+    return f"{head}: {told}; idle beside it: {idle}{_lost(value)}"
+
+
+def _path_window(value: Mapping[str, Any]) -> str:
+    part = value["bytes_told"] / value["bytes"] if value["bytes"] else 1.0
+    return (
+        f"{time_text(value['window_end_ns'])} {value['flows']:,} flows, of {value['flows_told']:,} the path is told "
+        f"({part:.0%} of bytes): {value['complete']:,} known whole, {value['ambiguous']:,} in doubt"
+    )
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    """Return a rate with its bounds; bounds alone where there are not enough samples."""
+    rate = "not enough samples" if value["rate_bps"] is None else rate_text(value["rate_bps"])
+    return f"{rate} [{rate_text(value['low_bps'])} to {rate_text(value['high_bps'])}]"
 
 
 def _distances(value: Mapping[str, Any]) -> str:
@@ -182,9 +196,8 @@ def _lost(value: Mapping[str, Any]) -> str:
 def _load(port: Mapping[str, Any]) -> str:
     """Return an interface, its direction and its load, bounds alone where there are not enough samples."""
     name = port["name"] or f"if {port['if_index']}"
-    rate = "not enough samples" if port["rate_bps"] is None else rate_text(port["rate_bps"])
     share = "" if port["share"] is None else f", {port['share']:.0%} of {rate_text(port['link_bps'])}"
-    return f"{name} {port['direction']} {rate} [{rate_text(port['low_bps'])} to {rate_text(port['high_bps'])}]{share}"
+    return f"{name} {port['direction']} {_interval(port)}{share}"
 
 
 def _fullest(ports: Sequence[Mapping[str, Any]], rate: str) -> list[Mapping[str, Any]]:
@@ -241,6 +254,7 @@ _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "elephants": _elephant,
     "paths": _path,
     "path-events": _path_event,
+    "path-windows": _path_window,
     "elephant-links": _elephant_link,
     "distances": _distances,
     "sources": _sources,
@@ -252,6 +266,10 @@ _RENDERERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "link-events": _link_event,
     "dead-letters": _dead_letter,
 }
+
+
+#: Streams with a form of their own.
+RENDERED = frozenset(_RENDERERS)
 
 
 def render_line(stream: str, key: str, value: Mapping[str, Any]) -> str:

@@ -229,6 +229,11 @@ class LinkUse(Section):
         description="how far back a flow record may reach, and how long its exporter's intervals wait: active timeout "
         "of the exporters and what exporting takes",
     )
+    active_timeout_s: Seconds | None = Field(
+        None,
+        description="active timeout of exporters whose records keep the start of the whole flow: no record is taken to "
+        "tell of more time than this",
+    )
     threshold: float = Field(0.8, gt=0, le=10, description="share of the capacity from which a link has an event")
     hysteresis: float = Field(0.1, ge=0, lt=10, description="an event ends this far below the threshold")
     for_intervals: int = Field(3, ge=1, le=10_000, description="intervals in a row that begin or end an event")
@@ -240,7 +245,7 @@ class LinkUse(Section):
         """Return the operator's configuration; SettingsError where values do not go together."""
         return LinkUseConfig(
             self.interval_s, self.spread_max_s, self.threshold, self.hysteresis, self.for_intervals, samples_min,
-            self.ports_max,
+            self.ports_max, self.active_timeout_s,
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ Who wants to move one needs to know which they are, and where there is room.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import msgspec
@@ -17,17 +18,18 @@ from flowstream.batch import address_text
 from flowstream.cabling import Cabling, Interface, LatestCabling
 from flowstream.cube_sums import COUNTS, SPREAD, Sums
 from flowstream.errors import StateError
-from flowstream.estimate import rate_interval
+from flowstream.estimate import Estimates, estimates
 from flowstream.flow_keys import flow_fields
 from flowstream.grouping import group_rows
 from flowstream.hashing import number_groups
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result
 from flowstream.partials import KEYS, Cube, PartialBatch
+from flowstream.recent_losses import Missing, RecentLosses
 from flowstream.topology import Port, Topology
 
 STREAM = "elephant-links"
-VERSION = 1
+VERSION = 2
 LINK_WORDS = 3  # exporter and out_if; the others are the flow
 
 Words = NDArray[np.uint64]
@@ -38,18 +40,24 @@ class _Snapshot(msgspec.Struct, frozen=True):
     keys: bytes
     counts: bytes
     spread: bytes
+    losses: bytes
 
 
 class SharedLinks:
-    """Say per window and link which elephants share it. ``links`` and ``topology`` may be replaced between panes."""
+    """Say per window and link which elephants share it. ``links`` and ``topology`` may be replaced between panes.
+
+    A rate is named where it rests on ``samples_min`` samples of equal weight or more.
+    """
 
     name = STREAM
     lookback = 0
 
-    def __init__(self, size_panes: int, links: LinkTable, topology: Topology) -> None:
+    def __init__(self, size_panes: int, links: LinkTable, topology: Topology, samples_min: float) -> None:
         if size_panes < 1:
             raise ValueError(f"a window of {size_panes} panes has no length")
         self.links, self.topology = links, topology
+        self._samples_min = samples_min
+        self._losses = RecentLosses()
         self._latest = LatestCabling()
         self._size = size_panes
         self._keys: Words
@@ -64,20 +72,24 @@ class SharedLinks:
     def process(self, panes: Sequence[Pane[PartialBatch]]) -> list[Result]:
         """Add a pane to its window, and say the window that ends with it."""
         pane = panes[-1]
+        window = pane.index // self._size
+        self._losses.forget(window)
+        self._losses.take(pane.rows, window)
         rows = pane.rows.take(pane.rows.cube == Cube.ELEPHANT_HOP)
         if len(rows):
             self._add(rows)
         if (pane.index + 1) % self._size or self.quiet:
             return []
         end_ns, length_ns = pane.end_ns, self._size * (pane.end_ns - pane.start_ns)
-        results = self._shared(end_ns - length_ns, end_ns)
+        results = self._shared(end_ns - length_ns, end_ns, self._losses.since(window, self._keys[:, :2]))
         self._forget()
         return results
 
     def snapshot(self) -> bytes:
-        """Return the sums of the window so far."""
+        """Return the sums of the window so far, and where the counters of exporters stand."""
         parts = (self._keys.astype("<u8"), self._sums.counts.astype("<i8"), self._sums.spread.astype("<f8"))
-        return msgspec.msgpack.encode(_Snapshot(VERSION, *(part.tobytes() for part in parts)))
+        keys, counts, spread = (part.tobytes() for part in parts)
+        return msgspec.msgpack.encode(_Snapshot(VERSION, keys, counts, spread, self._losses.snapshot()))
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot's state; StateError where it is not one."""
@@ -90,6 +102,7 @@ class SharedLinks:
             raise StateError(f"{STREAM}: the snapshot is not one of ours: {error}") from error
         if told.version != VERSION:
             raise StateError(f"{STREAM}: the snapshot is of version {told.version}, not {VERSION}")
+        self._losses.restore(told.losses)
         self._keys, self._sums = keys, Sums(counts, spread)
 
     def _forget(self) -> None:
@@ -105,12 +118,24 @@ class SharedLinks:
         both = Sums(np.concatenate([self._sums.counts, counts]), np.concatenate([self._sums.spread, spread]))
         self._sums = both.by(group, len(self._keys))
 
-    def _shared(self, start_ns: int, end_ns: int) -> list[Result]:
+    def _rates(self, sums: Sums, length_ns: int, missing: Missing) -> Estimates:
+        """Return sums of a window as bits per second."""
+        bits = 8e9 / length_ns
+        counts, spread = sums.counts, sums.spread
+        return estimates(
+            counts[:, COUNTS.index("records")], counts[:, 0] * bits, spread[:, 0] * bits * bits, spread[:, 1] * bits,
+            self._samples_min, missing.correction, missing.widening,
+        )  # fmt: skip
+
+    def _shared(self, start_ns: int, end_ns: int, missing: Missing) -> list[Result]:
+        """Say a window; ``missing`` is by key what its exporter has sent and never came."""
         cabling = self._latest.of(self.links, self.topology)
-        per_second = 8e9 / (end_ns - start_ns)
-        sent, samples = self._sums.counts[:, 0], self._sums.counts[:, COUNTS.index("records")]
-        low, high = rate_interval(sent, *self._sums.spread.T)
+        sent = self._sums.counts[:, 0]
         groups = group_rows(*self._keys[:, :LINK_WORDS].T)
+        link_of = np.repeat(np.arange(len(groups)), groups.sizes)  # keys are in the order of their links
+        lost = Missing(*(each[groups.firsts] for each in missing))
+        rates = self._rates(self._sums, end_ns - start_ns, missing)
+        together = self._rates(self._sums.by(link_of, len(groups)), end_ns - start_ns, lost)
         ways = [_interface(self._keys[first], cabling) for first in groups.firsts.tolist()]
         busy = {cabling.whole(way.end) for way in ways}
         leads = self._leads(ways, groups.bounds, cabling)
@@ -120,18 +145,15 @@ class SharedLinks:
             if len(inside) < 2:
                 continue
             told = [
-                {
-                    "flow": flow_fields(self._keys[n, LINK_WORDS:]),
-                    "rate_bps": float(sent[n] * per_second),
-                    "low_bps": float(low[n] * per_second),
-                    "high_bps": float(high[n] * per_second),
-                    "samples": int(samples[n]),
-                }
+                {"flow": flow_fields(self._keys[n, LINK_WORDS:]), **_rate(rates, n)}
                 for n in sorted(inside, key=lambda n: (-int(sent[n]), n))
             ]
             flows = {tuple(self._keys[n, LINK_WORDS:].tolist()) for n in inside}
             idle = idle_links(way, {leads[flow, way] for flow in flows if (flow, way) in leads}, busy, cabling)
-            results.append(_result(way, told, idle, start_ns, end_ns))
+            load = _rate(together, at) | {
+                "correction": float(lost.correction[at]), "lost_share": float(lost.lost_share[at]),
+            }  # fmt: skip
+            results.append(_result(way, load, told, idle, start_ns, end_ns))
         return results
 
     def _leads(
@@ -205,10 +227,26 @@ def _interface(key: Words, cabling: Cabling) -> Interface:
     return cabling.interface(exporter, int(key[2])) or Interface(exporter, "", exporter, 0, None, 0)
 
 
+def _rate(rates: Estimates, at: int) -> dict[str, Any]:
+    """Return one as fields; null where there are not enough samples to name a rate."""
+    rate_bps = float(rates.estimate[at])
+    return {
+        "rate_bps": None if isnan(rate_bps) else rate_bps,
+        "low_bps": float(rates.low[at]),
+        "high_bps": float(rates.high[at]),
+        "samples": int(rates.samples[at]),
+    }
+
+
 def _result(
-    way: Interface, told: list[dict[str, Any]], idle: list[dict[str, Any]], start_ns: int, end_ns: int
+    way: Interface,
+    load: dict[str, Any],
+    told: list[dict[str, Any]],
+    idle: list[dict[str, Any]],
+    start_ns: int,
+    end_ns: int,
 ) -> Result:
-    rate_bps = sum(elephant["rate_bps"] for elephant in told)
+    is_known = way.speed_bps > 0 and load["rate_bps"] is not None
     value = {
         "window_start_ns": start_ns,
         "window_end_ns": end_ns,
@@ -217,8 +255,8 @@ def _result(
         "node": way.node if way.port else None,
         "port": way.port or None,
         "link_bps": way.speed_bps or None,
-        "rate_bps": rate_bps,
-        "share": rate_bps / way.speed_bps if way.speed_bps else None,
+        **load,
+        "share": load["rate_bps"] / way.speed_bps if is_known else None,
         "elephants": told,
         "idle_links": idle,
     }

@@ -55,7 +55,7 @@ class Topology:
     @classmethod
     def from_csv(cls, text: str, source: str = "topology") -> Topology:
         """Read CSV text with a header line; SettingsError names ``source``, line, value and fix."""
-        return cls(_checked((f"{source}, line {line}", row) for line, row in csv_rows.rows(text, source, COLUMNS)))
+        return cls.from_places((f"{source}, line {line}", row) for line, row in csv_rows.rows(text, source, COLUMNS))
 
     @classmethod
     def from_path(cls, path: Path) -> Topology:
@@ -65,7 +65,12 @@ class Topology:
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> Topology:
         """Build it from ``topology.v1`` records; SettingsError names the row and what is wrong."""
-        return cls(_checked((f"topology, row {number}", row) for number, row in enumerate(rows, 1)))
+        return cls.from_places((f"topology, row {number}", row) for number, row in enumerate(rows, 1))
+
+    @classmethod
+    def from_places(cls, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Topology:
+        """Build it from rows, each with the place that a SettingsError names: file and line, or link."""
+        return cls(_checked(rows))
 
     def to_rows(self) -> list[dict[str, str]]:
         """Return it as ``topology.v1`` records, in order, each cable once."""

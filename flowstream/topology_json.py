@@ -2,8 +2,8 @@
 
 sFlow-RT has ``{"links": {name: {"node1", "port1", "node2", "port2"}}}``; containerlab writes
 ``{"nodes": ..., "links": [{"endpoints": {"a": {"node", "interface"}, "z": ...}}]}`` to ``topology-data.json``
-(older versions have ``a`` and ``z`` without ``endpoints``). Neither has interface numbers or speeds: those are the
-table of links'.
+(older versions have ``a`` and ``z`` without ``endpoints``). Interface numbers, which sFlow-RT may keep beside its links
+(``nodes``), are not read: those and the speeds, which neither has, are the table of links'.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ def from_json(text: str, source: str = "topology") -> Topology:
         raise SettingsError(f"{source}: not JSON ({error}); give sFlow-RT's or containerlab's topology") from error
     links = document.get("links") if isinstance(document, dict) else None
     if isinstance(links, dict):
-        return Topology.from_rows(_sflow_rt(links, source))
+        return Topology.from_places(_sflow_rt(links, source))
     if isinstance(links, list):
-        return Topology.from_rows(_containerlab(links, source))
+        return Topology.from_places(_containerlab(links, source))
     raise SettingsError(
         f'{source}: there is no "links" in it; sFlow-RT keeps an object there, containerlab (topology-data.json) a list'
     )
 
 
-def _sflow_rt(links: dict[str, Any], source: str) -> Iterator[dict[str, str]]:
+def _sflow_rt(links: dict[str, Any], source: str) -> Iterator[tuple[str, dict[str, str]]]:
     for name, link in links.items():
         where = f"{source}, link {name!r}"
-        yield {ours: _text(link, theirs, where) for ours, theirs in (
+        yield where, {ours: _text(link, theirs, where) for ours, theirs in (
             ("node", "node1"), ("port", "port1"), ("peer", "node2"), ("peer_port", "port2"),
         )}  # fmt: skip
 
 
-def _containerlab(links: list[Any], source: str) -> Iterator[dict[str, str]]:
+def _containerlab(links: list[Any], source: str) -> Iterator[tuple[str, dict[str, str]]]:
     for number, link in enumerate(links, 1):
         where = f"{source}, link {number}"
         ends = link.get("endpoints", link) if isinstance(link, dict) else None
@@ -61,7 +61,7 @@ def _containerlab(links: list[Any], source: str) -> Iterator[dict[str, str]]:
             raise SettingsError(f'{where}: it has no ends "a" and "z"')
         if "z" not in ends or any(_text(ends[e], "node", where) in _OUTSIDE for e in ("a", "z")):
             continue  # it leads out of the lab
-        yield {
+        yield where, {
             "node": _text(ends["a"], "node", where), "port": _text(ends["a"], "interface", where),
             "peer": _text(ends["z"], "node", where), "peer_port": _text(ends["z"], "interface", where),
         }  # fmt: skip

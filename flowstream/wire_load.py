@@ -34,7 +34,7 @@ SAMPLES, RECORDS = 0, 1  # the last key: packet samples, flow records
 FRAME_OVERHEAD_BYTES: Final = 20  # preamble, start of frame, gap
 PACKET_OVERHEAD_BYTES: Final = 38  # those, Ethernet header and FCS
 _ROW_MAX: Final = 1 << 53  # bytes or packets that a row may stand for: nine petabytes
-_LIFE_MAX_NS: Final = 1 << 47  # a flow record says at most a day (normalise); the exact division needs this bound
+LIFE_MAX_NS: Final = 1 << 47  # a flow record says at most a day (normalise); the exact division needs this bound
 _PARTS: Final = 1 << 18  # parts summed up at once
 
 Integers = NDArray[np.int64]
@@ -42,13 +42,17 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class WireLoadConfig:
-    """Length of the intervals, and how far from its pane a part of a flow may lie; ValueError unless positive."""
+    """Length of the intervals, and how far from its pane a part of a flow may lie; ValueError unless positive.
+
+    A flow record tells of ``life_max_ns`` before its end at the most, whatever start it names.
+    """
 
     interval_ns: int = 10 * 10**9
     reach_ns: int = 120 * 10**9
+    life_max_ns: int = LIFE_MAX_NS
 
     def __post_init__(self) -> None:
-        for name in ("interval_ns", "reach_ns"):
+        for name in ("interval_ns", "reach_ns", "life_max_ns"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; set a length above 0")
 
@@ -74,7 +78,7 @@ def interface_partials(pane: Pane, config: WireLoadConfig) -> dict[str, Array]:
     interface = numbers.astype(np.uint64) << np.uint64(33)
     first = (pane.start_ns - config.reach_ns) // config.interval_ns
     last = (pane.end_ns - 1 + config.reach_ns) // config.interval_ns
-    parts = [_summed(part) for part in _parts(rows, interface, config.interval_ns, (first, last))]
+    parts = [_summed(part) for part in _parts(rows, interface, config, (first, last))]
     words, sums = parts[0] if len(parts) == 1 else _summed(_joined(parts))
     interface, slot = words[:, 0], words[:, 1]
     exporter = exporters[(interface >> np.uint64(33)).astype(np.int64)]
@@ -99,15 +103,16 @@ def _is_link(if_index: Array) -> NDArray[np.bool_]:
     return np.asarray((if_index > 0) & (if_index < PSEUDO_IF_MIN))
 
 
-def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int, int]) -> list[_Parts]:
+def _parts(rows: FlowBatch, interface: Array, config: WireLoadConfig, reach: tuple[int, int]) -> list[_Parts]:
     """Spread rows over intervals and interfaces; the parts are cut into runs of rows, to bound what they take."""
     is_record = by_packets(rows)
+    interval_ns = config.interval_ns
     rate = np.maximum(rows.sampling_rate, 1).astype(np.int64)
     seen = np.clip(rows.packets, 0, _ROW_MAX // PACKET_OVERHEAD_BYTES)
     overhead = np.where(is_record, PACKET_OVERHEAD_BYTES, FRAME_OVERHEAD_BYTES)
     wire = np.minimum(np.minimum(rows.bytes, _ROW_MAX) + overhead * seen, _ROW_MAX // rate) * rate
     packets = np.minimum(seen, _ROW_MAX // rate) * rate
-    start_ns, end_ns = _lives(rows, is_record)
+    start_ns, end_ns = _lives(rows, is_record, config.life_max_ns)
     weight = wire / np.maximum(np.where(is_record, seen, 1), 1)  # of one packet
     variance = weight * wire * (1.0 - 1.0 / rate)
     weight_max = np.where(rate > 1, np.maximum(weight, (FULL_FRAME_BYTES + FRAME_OVERHEAD_BYTES) * rate), 0.0)
@@ -133,13 +138,13 @@ def _parts(rows: FlowBatch, interface: Array, interval_ns: int, reach: tuple[int
     return found
 
 
-def _lives(rows: FlowBatch, is_record: NDArray[np.bool_]) -> tuple[Integers, Integers]:
+def _lives(rows: FlowBatch, is_record: NDArray[np.bool_], life_max_ns: int) -> tuple[Integers, Integers]:
     """Return start and end of what rows report: of a sample its moment, of a record without times -1."""
     start_ns = np.where(is_record, rows.time_flow_start_ns, rows.time_ns)
     end_ns = np.where(is_record, rows.time_flow_end_ns, rows.time_ns)
     doubted = (rows.quality & np.uint8(Quality.FLOW_TIMES_IMPLAUSIBLE)) != 0
-    known = (start_ns > 0) & (end_ns >= start_ns) & (end_ns - start_ns < _LIFE_MAX_NS) & ~(is_record & doubted)
-    return np.where(known, start_ns, -1), np.where(known, end_ns, -1)
+    known = (start_ns > 0) & (end_ns >= start_ns) & (end_ns - start_ns < LIFE_MAX_NS) & ~(is_record & doubted)
+    return np.where(known, np.maximum(start_ns, end_ns - life_max_ns), -1), np.where(known, end_ns, -1)
 
 
 def _joined(parts: list[_Parts]) -> _Parts:

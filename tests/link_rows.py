@@ -50,7 +50,7 @@ def merged(
     rows: Rows, config: LinkUseConfig, first: int, count: int, partitions: int = 1, pane_ns: int = SECOND
 ) -> list[Pane]:
     """Return ``count`` panes from ``first`` on of what the flows partitions, to which rows are dealt, say of rows."""
-    wire = partial(interface_partials, config=WireLoadConfig(config.interval_ns, config.reach_ns))
+    wire = partial(interface_partials, config=WireLoadConfig(config.interval_ns, config.reach_ns, config.life_max_ns))
     cubes = CubesOf(CubesConfig(frozenset({Cube.SEQUENCE}), {Cube.INTERFACE: wire}), CountOnce(LinkTable()))
     panes = []
     for index in range(first, first + count):

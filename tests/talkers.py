@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,6 +32,13 @@ class Row(NamedTuple):
     records: int = 1
     partition: int = 0
     by: str = "protocol"
+
+
+def as_served(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record as the web gives it: of what names a key what is set, and all of its figures."""
+    named = {"src_addr", "dst_addr", "src_port", "dst_port", "proto", "port", "src_as", "dst_as", "exporter", "in_if"}
+    top = [{n: v for n, v in entry.items() if v is not None or n not in named} for entry in value["top"]]
+    return {**value, "top": top}
 
 
 def pane_of(index: int, rows: Iterable[Row]) -> Pane:

@@ -60,7 +60,8 @@ def elephants_table(truth: Truth, published: Published, names: Names) -> Table:
 
 
 def _rate(value: Mapping[str, Any]) -> str:
-    return f"{rate_text(value['rate_bps'])} ({rate_text(value['low_bps'])} to {rate_text(value['high_bps'])})"
+    rate = "not enough samples" if value["rate_bps"] is None else rate_text(value["rate_bps"])
+    return f"{rate} ({rate_text(value['low_bps'])} to {rate_text(value['high_bps'])})"
 
 
 def shared_table(told: Iterable[Mapping[str, Any]]) -> Table:
@@ -69,13 +70,13 @@ def shared_table(told: Iterable[Mapping[str, Any]]) -> Table:
     peaks: dict[tuple[str, int], Mapping[str, Any]] = {}
     for value in told:
         place = value["exporter"], value["out_if"]
-        peaks[place] = max(peaks.get(place, value), value, key=lambda v: float(v["rate_bps"]))
-    for value in sorted(peaks.values(), key=lambda v: -v["rate_bps"]):
+        peaks[place] = max(peaks.get(place, value), value, key=lambda v: float(v["rate_bps"] or 0))
+    for value in sorted(peaks.values(), key=lambda v: -(v["rate_bps"] or 0)):
         flows = (f"{flow_text(one['flow'])}, {_rate(one)}" for one in value["elephants"])
         free = ", ".join(f"{one['port']} to {one['peer']}" for one in value["idle_links"])
         table.add_row(
             escape(f"{value['node'] or value['exporter']}[{value['port'] or value['out_if']}]"),
-            rate_text(value["rate_bps"]),
+            _rate(value),
             "-" if value["share"] is None else f"{value['share']:.0%}",
             escape("\n".join(flows)),
             escape(free or "none"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agents.demo_summary import top_talkers
 from agents.newest_table import NewestTable
 from agents.web_talkers import TalkerViews
 from flowstream.operators import Result
@@ -12,7 +13,7 @@ from flowstream.settings import load
 from flowstream.talker_results import WAYS
 from flowstream.talkers import TopTalkers
 from tests.agents.fakes import answer, holding, newest_table
-from tests.talkers import FIRST, SECOND, Row, fed
+from tests.talkers import FIRST, SECOND, Row, as_served, fed
 
 PARTITIONS = 3
 SETTINGS = load(
@@ -21,15 +22,15 @@ SETTINGS = load(
 )
 
 
-def said() -> list[list[Result]]:
-    operator = TopTalkers(SETTINGS.talkers.config(SETTINGS.panes, 0.0), SETTINGS.pane_ns)
+def said(samples_min: float = 0.0) -> list[list[Result]]:
+    operator = TopTalkers(SETTINGS.talkers.config(SETTINGS.panes, samples_min), SETTINGS.pane_ns)
     rows = [Row(FIRST + pane, (6,), 100 * pane + 1, by=by) for pane in range(30) for by in ("port", "protocol")]
     return [results for _, results in fed(operator, rows)]
 
 
-async def views(held: set[int]) -> tuple[TalkerViews, NewestTable]:
+async def views(held: set[int], samples_min: float = 0.0) -> tuple[TalkerViews, NewestTable]:
     table = newest_table(SETTINGS)
-    for results in said():
+    for results in said(samples_min):
         for by in ("port", "protocol"):
             own = [r for r in results if r.value["by"] == by]
             await table.keep_results(int(partition_of(int(WAYS[by].cube), PARTITIONS)), own)
@@ -49,10 +50,21 @@ async def test_the_newest_of_each_is_given_without_what_does_not_name_it(by: str
         for r in results
         if r.stream == "talkers" and r.key.endswith(f"|{size}|{by}|{rank}")
     ][-1]
-    top = [{k: v for k, v in entry.items() if v is not None} for entry in wanted["top"]]
-    assert (status, found) == (200, {**wanted, "top": top})
+    assert (status, found) == (200, as_served(wanted))
     assert found["window_end_ns"] == (FIRST + 30) * SECOND
     assert len(table.table) == 2 * 3 * 2
+
+
+async def test_what_too_few_samples_tell_is_null_and_the_demo_says_so() -> None:
+    view, _ = await views(set(range(PARTITIONS)), samples_min=1000.0)
+    _, found = await answer(view.newest, by="port", rank="bytes")
+    assert {(e["bytes"], e["packets"], e["share"]) for e in found["top"]} == {(None, None, None)}
+    table = top_talkers(found)
+    assert [list(column.cells) for column in table.columns][1:] == [
+        ["not enough samples"],
+        [f"{found['top'][0]['bytes_low']:,} to {found['top'][0]['bytes_high']:,}"],
+        [""],
+    ]
 
 
 async def test_what_is_not_asked_for_is_the_first_of_the_settings() -> None:

@@ -20,6 +20,7 @@ from tests.integration.lab import Lab
 from tests.integration.test_pipeline import LINKS, recorded
 from tests.integration.test_replay import command
 from tests.integration.test_web import fetch
+from tests.talkers import as_served
 from tests.waiting import wait_for
 
 AGENTS = "ingest,analyses,merges"
@@ -52,8 +53,7 @@ def from_kafka(lab: Lab) -> dict[str, dict[str, Any]]:
 
 def newest(lab: Lab, by: str) -> dict[str, Any]:
     """What the topic has said last of a way to group, without the fields that are not of it."""
-    said = [v for k, v in from_kafka(lab).items() if k.endswith(f"|40|{by}|packets")][-1]
-    return {**said, "top": [{name: v for name, v in entry.items() if v is not None} for entry in said["top"]]}
+    return as_served([v for k, v in from_kafka(lab).items() if k.endswith(f"|40|{by}|packets")][-1])
 
 
 def test_windows_longer_than_a_life_are_those_of_a_file_and_are_served_by_every_worker(lab: Lab) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowstream.batch import FlowBatch, address_text
+from flowstream.batch import FlowBatch, FlowType, address_text
 from flowstream.counting import CountOnce, Rule
 from flowstream.counting_results import CountingResults
 from flowstream.cubes import CubesConfig, CubesOf
@@ -26,6 +26,7 @@ from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.recordings import Recording
 from flowstream.sequence_gaps import LossTracker
 from flowstream.settings import Settings
+from tests.builders import flows
 from tests.partial_rows import SECOND, pane_of, summed
 
 RECORDED = Path(__file__).resolve().parents[1] / "data"
@@ -197,3 +198,26 @@ def test_sequence_numbers_go_to_every_partition_and_all_else_to_one():
     assert set.intersection(*cubes) == {Cube.SEQUENCE}
     assert sum(map(len, cubes)) == len(CubesConfig().cubes) + len(told) - 1
     assert {int(k) >> 1 for rows in told for k in rows.key_0[rows.cube == Cube.COUNTING]} == {Rule.EDGE}
+
+
+@pytest.mark.parametrize("apart_s", [0, 20])
+def test_with_edges_flow_records_of_two_routers_count_once_whenever_each_sends_them(apart_s):
+    """Without edges they are compared within a pane only: so docs/counting.md says."""
+    counting = CountOnce(LinkTable.from_csv("exporter,if_index,name,speed_bps,edge\n::1,1,,9,true\n::2,1,,9,false\n"))
+    cubes, operator, rules = (
+        CubesOf(CubesConfig(frozenset({Cube.COUNTING})), counting),
+        CountingResults(300, SECOND),
+        [],
+    )
+    first = 1_795_224_600
+    for index in range(first, first + 300):
+        ages = {"::1": index - first, "::2": index - first - apart_s}
+        exporters = [exporter for exporter, age in ages.items() if age >= 0 and age % 60 == 0]
+        rows = flows(
+            len(exporters), exporter=exporters, in_if=1, bytes=1000, time_ns=index * SECOND, sampling_rate=1,
+            flow_type=int(FlowType.NETFLOW_V9), origin_offset=range(len(exporters)),
+        ) if exporters else FlowBatch.zeros(0)  # fmt: skip
+        begin, end = index * SECOND, (index + 1) * SECOND
+        partials = cubes.of(Pane(index, begin, end, rows), 0)
+        rules += [r for said in operator.process([Pane(index, begin, end, partials)]) for r in said.value["rules"]]
+    assert [(r["rule"], r["bytes_counted"], r["bytes_removed"]) for r in rules] == [("EDGE", 5000, 5000)]

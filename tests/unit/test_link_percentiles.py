@@ -74,6 +74,18 @@ def test_a_port_counts_from_its_first_traffic_on():
     assert (late[MIDNIGHT, "hour"]["values"], late[MIDNIGHT, "hour"]["p95_bps"]) == (3, 24)
 
 
+def test_a_bundle_without_any_traffic_yet_has_no_percentiles():
+    """The table makes a member of a port of which nothing has come since."""
+    operator = LinkUse(CONFIG, 10 * SECOND, LINKS)
+    results = said(operator, [pane(MIDNIGHT, 1000, 5)])
+    operator.links = LinkTable.from_csv("exporter,if_index,name,speed_bps,lag\n192.0.2.1,5,port5,100000000,9\n")
+    later = [(HOUR, 3), (2 * HOUR, 5), (3 * HOUR, 3)]
+    results += said(operator, [pane(MIDNIGHT + after, 1000, port) for after, port in later])
+    told = ports(results, "link-use-percentiles")
+    hours = {port: [(key[0] - MIDNIGHT) // HOUR for key in sorted(told) if key[2] == port] for port in (3, 5, 9)}
+    assert hours == {3: [1, 2], 5: [0, 1, 2], 9: [2]}
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_a_day_is_the_nearest_rank_of_its_means_of_five_minutes(seed):
     rng = np.random.default_rng(seed)

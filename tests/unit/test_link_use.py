@@ -147,6 +147,24 @@ def test_a_long_flow_at_line_rate_is_100_percent_flat_however_it_is_exported():
     assert len(shares) == 61
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_start_that_never_moves_is_mended_by_the_active_timeout(is_known):
+    """Each minute's bytes with the start of the whole flow: taken for what it says, the first minutes get it all."""
+    config = LinkUseConfig(spread_max_s=120.0, active_timeout_s=60.0 if is_known else None)
+    line = 60 * 100_000_000 // 8
+    rows = [record(T0_NS, T0_NS + 60 * SECOND * minute, line, packets=500_000) for minute in range(1, 9)]
+    results = said(link_use(config), merged(rows, config, FIRST, 700))
+    told = ports(results)
+    shares = [port["share"] for key, port in sorted(told.items()) if key[2:] == (1, "in") and port["samples"]]
+    late = sum(r.value["late_bytes"] for r in results if r.stream == "link-use")
+    if is_known:
+        assert shares == pytest.approx([1.0] * 48, abs=1e-6)
+        assert late == 0
+    else:
+        assert max(shares) > 1.4
+        assert late > 2 * line
+
+
 def test_samples_are_told_at_once_and_flow_records_when_nothing_can_come_any_more():
     rows = [sample(T0_NS, 1000), record(T0_NS - SECOND, T0_NS, 1000, exporter="192.0.2.3")]
     operator = link_use()
@@ -231,7 +249,7 @@ def test_capacities_and_names_follow_the_table_of_links():
         ({"interval_s": 7.0}, "interval_s"), ({"interval_s": 0.0}, "interval_s"),
         ({"spread_max_s": 0.0}, "spread_max_s"), ({"threshold": 0.0}, "threshold"), ({"hysteresis": 0.8}, "hysteresis"),
         ({"for_intervals": 0}, "for_intervals"), ({"samples_min": -1.0}, "samples_min"),
-        ({"ports_max": 0}, "ports_max"),
+        ({"ports_max": 0}, "ports_max"), ({"active_timeout_s": 0.0}, "active_timeout_s"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_by_name(wrong, named):

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flowstream.render import (
+    RENDERED,
     duration_text,
     flow_text,
     moment_text,
@@ -270,13 +271,35 @@ def test_a_change_of_path_says_what_it_was_and_is():
 def test_a_shared_link_says_who_is_on_it_and_what_is_idle_beside_it():
     value = {
         "window_end_ns": T_NS, "exporter": "10.0.0.1", "out_if": 9, "node": "leaf1", "port": "l1s1", "rate_bps": 5e7,
-        "share": 0.5, "link_bps": 10**8, "elephants": [{"flow": FLOW, "rate_bps": 2e7}] * 2,
+        "low_bps": 4e7, "high_bps": 7e7, "share": 0.5, "link_bps": 10**8, "correction": 1.0, "lost_share": 0.0,
+        "elephants": [
+            {"flow": FLOW, "rate_bps": 4.8e7, "low_bps": 3e7, "high_bps": 6e7},
+            {"flow": FLOW, "rate_bps": None, "low_bps": 1e6, "high_bps": 9e6},
+        ],
         "idle_links": [{"port": "l1s2", "peer": "spine2"}],
     }  # fmt: skip
     assert render_line("elephant-links", "", value) == (
-        "01:33:27.354 leaf1[l1s1] 50.0 Mb/s, 50% of 100.0 Mb/s: tcp 10.0.1.11:40012 > 10.0.3.11:5202 20.0 Mb/s, "
-        "tcp 10.0.1.11:40012 > 10.0.3.11:5202 20.0 Mb/s; idle beside it: l1s2 to spine2"
+        "01:33:27.354 leaf1[l1s1] 50.0 Mb/s [40.0 Mb/s to 70.0 Mb/s], 50% of 100.0 Mb/s: "
+        "tcp 10.0.1.11:40012 > 10.0.3.11:5202 48.0 Mb/s [30.0 Mb/s to 60.0 Mb/s], "
+        "tcp 10.0.1.11:40012 > 10.0.3.11:5202 not enough samples [1.0 Mb/s to 9.0 Mb/s]; idle beside it: l1s2 to spine2"
     )
-    bare = value | {"node": None, "port": None, "share": None, "idle_links": []}
-    assert render_line("elephant-links", "", bare).startswith("01:33:27.354 10.0.0.1[9] 50.0 Mb/s: ")
-    assert render_line("elephant-links", "", bare).endswith("idle beside it: none")
+    bare = value | {"node": None, "port": None, "share": None, "idle_links": [], "lost_share": 0.02}
+    assert render_line("elephant-links", "", bare).startswith("01:33:27.354 10.0.0.1[9] 50.0 Mb/s [40.0 Mb/s to ")
+    assert render_line("elephant-links", "", bare).endswith("idle beside it: none; 2.0% lost at most")
+
+
+def test_a_window_of_paths_says_how_much_of_it_is_told():
+    value = {
+        "window_end_ns": T_NS, "flows": 1234, "flows_told": 1000, "bytes": 2000, "bytes_told": 1500, "complete": 900,
+        "ambiguous": 7,
+    }  # fmt: skip
+    line = "01:33:27.354 1,234 flows, of 1,000 the path is told (75% of bytes): 900 known whole, 7 in doubt"
+    assert render_line("path-windows", "", value) == line
+    nothing = dict.fromkeys(value, 0)
+    assert "100% of bytes" in render_line("path-windows", "", nothing)
+
+
+def test_every_result_that_people_read_has_a_line_of_its_own():
+    """Not what a worker keeps for itself, and not pairs in blocks; a pair and a doubt are a few plain fields."""
+    plain = {"talker-steps", "distance-pair-blocks", "distance-pairs", "input-quality"}
+    assert set(STREAMS) - plain <= set(RENDERED)

@@ -80,6 +80,7 @@ OTHER: dict[str, Any] = {
     "talkers.keys_max": 3000,
     "link_use.interval_s": 20.0,
     "link_use.spread_max_s": 1800.0,
+    "link_use.active_timeout_s": 60.0,
     "link_use.threshold": 0.9,
     "link_use.hysteresis": 0.2,
     "link_use.for_intervals": 6,
@@ -153,7 +154,8 @@ def test_a_file_overrides_the_default_and_the_environment_overrides_the_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # What is unset cannot be unset by a variable, and maps are joined key by key, as sections are.
-    last = {"elephants.rate_bps_min": 5.0, "time.behind_max_s": 60.0, "sampling.exporters": {"10.255.0.11": 2}}
+    last = {"elephants.rate_bps_min": 5.0, "time.behind_max_s": 60.0, "link_use.active_timeout_s": 30.0}
+    last |= {"sampling.exporters": {"10.255.0.11": 2}}
     wanted = last.get(name, told(load(), name))
     write_file(tmp_path / "flowstream.toml", name, OTHER[name])
     assert told(load(), name) == OTHER[name]

@@ -44,9 +44,15 @@ def partial(pane: Pane, columns: dict[str, Array], partition: int) -> PartialBat
     return PartialBatch.of(rows, {**columns, **own})
 
 
-def merged(rows: FlowBatch, elephants, partitions=3, topology=TOPOLOGY, seconds=20, restart=False, links=LINKS):
-    """Return what is said of the partials of so many flows partitions, a flow being in that of its source port."""
-    make, operator, said = elephant_hops(elephants), SharedLinks(WINDOW, links, topology), []
+def merged(
+    rows: FlowBatch, elephants, partitions=3, topology=TOPOLOGY, seconds=20, restart=False, links=LINKS,
+    samples_min=0.0, numbers=None,
+):  # fmt: skip
+    """Return what is said of the partials of so many flows partitions, a flow being in that of its source port.
+
+    ``numbers`` gives for each pane the partials that tell what exporters have numbered.
+    """
+    make, operator, said = elephant_hops(elephants), SharedLinks(WINDOW, links, topology, samples_min), []
     for pane in panes(rows, seconds=seconds):
         parts = [
             Pane(pane.index, pane.start_ns, pane.end_ns, pane.rows.take(pane.rows.src_port % partitions == p))
@@ -54,9 +60,9 @@ def merged(rows: FlowBatch, elephants, partitions=3, topology=TOPOLOGY, seconds=
         ]
         batch = PartialBatch.concat(partial(part, make(part), p) for p, part in enumerate(parts))
         other = PartialBatch.of(1, {"cube": [Cube.PORT], "time_ns": [pane.start_ns], "bytes": [10**9]})
-        whole = PartialBatch.concat([batch, other]).in_time_order()
+        whole = PartialBatch.concat([batch, other, *(numbers(pane) if numbers else [])]).in_time_order()
         if restart:
-            again = SharedLinks(WINDOW, links, topology)
+            again = SharedLinks(WINDOW, links, topology, samples_min)
             again.restore(operator.snapshot())
             assert again.snapshot() == operator.snapshot()
             operator = again
@@ -85,7 +91,11 @@ def test_each_shared_link_is_told_with_its_elephants_whatever_the_partitions(par
             ("spine1", "s1l3", [2, 1]),
         ]
         for value in of_window:
-            assert value["rate_bps"] == sum(e["rate_bps"] for e in value["elephants"])
+            assert value["rate_bps"] == pytest.approx(sum(e["rate_bps"] for e in value["elephants"]), rel=1e-12)
+            assert value["samples"] == sum(e["samples"] for e in value["elephants"])
+            together_at_most = sum(e["high_bps"] for e in value["elephants"])
+            assert value["low_bps"] < value["rate_bps"] < value["high_bps"] < together_at_most
+            assert (value["correction"], value["lost_share"]) == (1.0, 0.0)
             assert value["share"] == value["rate_bps"] / 1e8
             assert all(e["low_bps"] < e["rate_bps"] < e["high_bps"] for e in value["elephants"])
     assert len(said) == 6
@@ -228,6 +238,6 @@ def test_rows_that_leave_by_no_interface_are_on_no_link():
 
 
 def test_a_snapshot_of_something_else_is_refused():
-    for state in (b"", b"\x80", SharedLinks(1, LINKS, TOPOLOGY).snapshot()[:-1]):
+    for state in (b"", b"\x80", SharedLinks(1, LINKS, TOPOLOGY, 0.0).snapshot()[:-1]):
         with pytest.raises(StateError):
-            SharedLinks(1, LINKS, TOPOLOGY).restore(state)
+            SharedLinks(1, LINKS, TOPOLOGY, 0.0).restore(state)

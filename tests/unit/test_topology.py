@@ -111,6 +111,21 @@ def test_an_error_in_a_file_names_line_value_and_fix(line, names):
         ('{"links": {"L1": null}}', ["link 'L1'", '"node1"']),
         ('{"links": [{"endpoints": ["a:1", "b:1"]}]}', ["link 1", 'ends "a" and "z"']),
         ('{"links": [{"a": {"node": 1}, "z": {"node": "b"}}]}', ["link 1", '"node"']),
+        (
+            json.dumps(
+                {
+                    "links": {
+                        name: dict(zip(("node1", "port1", "node2", "port2"), ends, strict=True))
+                        for name, ends in (("L1", "a1b1"), ("L2", "c1a1"))
+                    }
+                }
+            ),
+            ["link 'L2': port 1 of a", "fabric.json, link 'L1'", "keep one"],
+        ),
+        (
+            '{"links": [{"a": {"node": "a|b", "interface": "1"}, "z": {"node": "c", "interface": "1"}}]}',
+            ["fabric.json, link 1, column node", "'a|b'"],
+        ),
     ],
 )
 def test_an_error_in_json_names_the_link_and_the_field(text, names):

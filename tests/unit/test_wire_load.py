@@ -190,7 +190,7 @@ def test_no_rows_give_no_partials():
     assert {len(column) for column in told.values()} == {0}
 
 
-@pytest.mark.parametrize("wrong", [(0, 1), (1, 0), (-1, 5)])
+@pytest.mark.parametrize("wrong", [(0, 1), (1, 0), (-1, 5), (1, 1, 0)])
 def test_lengths_are_positive(wrong):
     with pytest.raises(ValueError, match="above 0"):
         WireLoadConfig(*wrong)
