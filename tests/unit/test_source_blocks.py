@@ -27,8 +27,8 @@ def test_lookup_finds_every_source_and_no_other():
 @pytest.mark.parametrize("by", FIGURES)
 @pytest.mark.parametrize("count", [0, 1, 4, 100])
 def test_top_is_the_head_of_all_rows_sorted_ties_by_address_and_what_is_not_known_last(by, count):
-    rows = FlowBatch.concat([sample(), flows(2, src_addr=["10.9.9.9", "2001:db8:9::"], dst_addr="192.0.2.1")])
-    block = block_of(rows)
+    alone = flows(2, src_addr=["10.9.9.9", "2001:db8:9::"], dst_addr="192.0.2.1", bytes=10**9, packets=10**6)
+    block = block_of(FlowBatch.concat([sample(), alone]))
     expected = sorted(block.rows(), key=lambda r: -math.inf if r[by] is None else r[by], reverse=True)
     assert by in ("distance_p999", "estimated_bytes", "estimated_packets") or None not in {r[by] for r in expected}
     assert block.top(count, by) == expected[:count]
@@ -57,6 +57,8 @@ def test_blocks_that_cannot_be_merged_are_refused():
         SourceBlock.merged([block, SourceBlock.from_value(later[0].value)])
     with pytest.raises(ValueError, match="one window"):
         SourceBlock.merged([])
+    with pytest.raises(ValueError, match="one window"):
+        SourceBlock.merged([block, block_of(sample(), SourcesConfig(1, samples_min=5.0))])
     with pytest.raises(ValueError, match="in two"):
         SourceBlock.merged([block, block])
 

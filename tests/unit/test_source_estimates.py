@@ -95,12 +95,14 @@ def edges_of(**edges: bool) -> LinkTable:
 
 
 @pytest.mark.parametrize("rate", [1, 1000])
-def test_of_a_source_of_which_nothing_counts_it_is_known_how_much_sampling_may_have_left_out(rate):
+@pytest.mark.parametrize("floor", [0.0, 4.0])
+def test_of_a_source_of_which_nothing_counts_it_is_known_how_much_sampling_may_have_left_out(rate, floor):
     rows = flows(2, in_if=4, sampling_rate=rate, bytes=[9000, 100])
-    (result,) = operator_of(links=edges_of(if3=True, if4=False)).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
+    config = SourcesConfig(1, samples_min=floor)
+    (result,) = operator_of(config, edges_of(if3=True, if4=False)).process([Pane(7, 7 * SECOND, 8 * SECOND, rows)])
     (row,) = SourceBlock.from_value(result.value).rows()
     assert (row["records"], row["flows"], row["estimated_bytes_low"]) == (2, 0, 0)
-    assert row["estimated_bytes"] == (0 if rate == 1 else None)
+    assert row["estimated_bytes"] == (0 if rate == 1 or floor == 0 else None)
     most = 0 if rate == 1 else -math.log(0.025) * 9000 * rate  # no sample, Poisson
     assert row["estimated_bytes_high"] == pytest.approx(most, rel=1e-6)
 
