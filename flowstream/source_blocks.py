@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from flowstream import narrow
 from flowstream.batch import Array, address_text
+from flowstream.counting import Rule
 from flowstream.errors import StateError
 from flowstream.estimate import enough, estimates
 from flowstream.saturation import COUNT_MAX
@@ -28,16 +29,17 @@ COLUMNS: Final[Mapping[str, str]] = {
     "estimated_bytes": "<i8",
     "variance": "<f8",
     "weight_max": "<f8",
+    "counted_by": "<i8",
     "in_bytes": "<i8",
     "in_packets": "<i8",
     "dst_addrs": "<i8",
     "distance_p999": "<f8",
 }
 #: What sources can be ranked by.
-FIGURES: Final = tuple(name for name in COLUMNS if name not in ("variance", "weight_max"))
+FIGURES: Final = tuple(name for name in COLUMNS if name not in ("variance", "weight_max", "counted_by"))
 _ESTIMATES: Final = ("estimated_packets", "estimated_bytes")
 _BOUNDS: Final = ("estimated_bytes_low", "estimated_bytes_high")
-_TOLD: Final = (*FIGURES[:6], *_BOUNDS, *FIGURES[6:])  # of a row, in this order
+_TOLD: Final = (*FIGURES[:6], *_BOUNDS, "counted_by", *FIGURES[6:])  # of a row, in this order
 _SPREAD_MAX: Final = 2.0**127  # what the sums stop below
 _BITS: Final = {"<i8": "<i8", "<f8": "<u8"}  # what a type's bits are packed as
 
@@ -154,6 +156,7 @@ class SourceBlock:
             told[name] = [None if no else value for value, no in zip(told[name], absent.tolist(), strict=True)]
         for name, bounds in zip(_BOUNDS, (np.floor(sure.low), np.ceil(sure.high)), strict=True):
             told[name] = [min(int(bound), COUNT_MAX) for bound in bounds.tolist()]
+        told["counted_by"] = [[rule.name for rule in Rule if bits >> rule & 1] for bits in own["counted_by"].tolist()]
         rows = zip(*(told[name] for name in _TOLD), strict=True)
         for (high, low), figures in zip(self.addresses[index].tolist(), rows, strict=True):
             yield {"src_addr": address_text(high, low), **dict(zip(_TOLD, figures, strict=True))}

@@ -56,21 +56,23 @@ class SourcesConfig:
 
 
 _SUMS = ("records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "in_bytes", "in_packets")
-#: Behind those: the words of the variance, the higher first, and the largest weight of one more sample as a float.
-_HIGH, _LOW, _LARGEST = range(len(_SUMS), len(_SUMS) + 3)
+#: Behind those: the words of the variance, the higher first, the largest weight of one more sample (a float), and bits.
+_HIGH, _LOW, _LARGEST, _RULES = range(len(_SUMS), len(_SUMS) + 4)
 _WORD = 2.0**63
+_COUNTS = 0x80  # of what was decided about a row: that it counts; the other bits are 1 << Rule
 
 
 @bare_njit
-def _add_rows(group, counts, packets, sent, rate, by_packet, in_bytes, in_packets, sums, floats):  # type: ignore[no-untyped-def]
+def _add_rows(group, decided, packets, sent, rate, by_packet, in_bytes, in_packets, sums, floats):  # type: ignore[no-untyped-def]
     """Add the rows that count to the sums of their groups, in the order of ``_SUMS``; the first is of all rows.
 
-    ``floats`` is ``sums``, read as such.
+    So are the rules. ``floats`` is ``sums``, read as such.
     """
     for row in range(len(group)):
         own, times = group[row], np.int64(rate[row])
         sums[own, 0] += 1
-        if not counts[row]:
+        sums[own, _RULES] |= decided[row] & ~_COUNTS
+        if not decided[row] & _COUNTS:
             # Of a source of which nothing counts it is still known how large a sample could have been.
             if sums[own, 1] == 0:
                 weight, samples = float(sent[row]) * float(times), samples_of(packets[row], by_packet[row])
@@ -105,17 +107,17 @@ def _add_variance(sums, variance):  # type: ignore[no-untyped-def]
 class _Known(NamedTuple):
     """What was found out about a pane's rows, in any order, when it closed."""
 
-    counts: NDArray[np.bool_]
+    decided: NDArray[np.uint8]
     number: NDArray[np.uint32]  # each row's source, which is a place in ``addresses``
     addresses: Array
 
 
-def _joined(panes: Sequence[_Known]) -> tuple[NDArray[np.bool_], NDArray[np.int64], Array]:
-    """Return which rows of the panes count, their sources in address order, and the addresses."""
+def _joined(panes: Sequence[_Known]) -> tuple[NDArray[np.uint8], NDArray[np.int64], Array]:
+    """Return what was decided about the rows of panes, their sources in address order, and the addresses."""
     source, addresses = number_groups(np.concatenate([pane.addresses for pane in panes]))
     ends = np.cumsum([len(pane.addresses) for pane in panes])[:-1]
     numbers = [own[pane.number] for own, pane in zip(np.split(source, ends), panes, strict=True)]
-    return np.concatenate([pane.counts for pane in panes]), np.concatenate(numbers), addresses
+    return np.concatenate([pane.decided for pane in panes]), np.concatenate(numbers), addresses
 
 
 class SourcesOperator:
@@ -148,18 +150,19 @@ class SourcesOperator:
         if window is None:
             return []
         rows = window.rows.in_any_order
-        counts, group, addresses = _joined(
+        decided, group, addresses = _joined(
             [self._known[p.index] for p in panes if p.start_ns >= window.start_ns and len(p.rows)]
         )
-        columns = _sums(rows, counts, group, len(addresses))
+        columns = _sums(rows, decided, group, len(addresses))
         columns["dst_addrs"] = count_distinct(group, len(addresses), rows.dst_addr)
         columns["distance_p999"] = self._p999(window.rows, len(addresses))
         starts = range(0, len(addresses), SOURCES_PER_BLOCK)
         return [self._part(window, number, start, addresses, columns) for number, start in enumerate(starts)]
 
     def _learn(self, rows: FlowBatch) -> _Known:
-        sources = self._counting.sources(rows)
-        return _Known(self._counting.of(rows).counts, sources.number.astype(np.uint32), sources.addresses)
+        sources, counted = self._counting.sources(rows), self._counting.of(rows)
+        decided = np.uint8(1) << counted.rule | np.where(counted.counts, np.uint8(_COUNTS), np.uint8(0))
+        return _Known(decided, sources.number.astype(np.uint32), sources.addresses)
 
     def _p999(self, rows: FlowBatch, sources: int) -> Array:
         """Return the p99.9 of each source's distances, NaN below two flows; large sources are sampled."""
@@ -195,14 +198,14 @@ class SourcesOperator:
         restore_stateless(self.name, state)
 
 
-def _sums(rows: FlowBatch, counts: Array, group: NDArray[np.int64], groups: int) -> dict[str, Array]:
-    sums = np.zeros((groups, _LARGEST + 1), np.int64)
+def _sums(rows: FlowBatch, decided: Array, group: NDArray[np.int64], groups: int) -> dict[str, Array]:
+    sums = np.zeros((groups, _RULES + 1), np.int64)
     _add_rows(
-        group, counts, rows.packets, rows.bytes, rows.sampling_rate, by_packets(rows), rows.in_bytes, rows.in_packets,
+        group, decided, rows.packets, rows.bytes, rows.sampling_rate, by_packets(rows), rows.in_bytes, rows.in_packets,
         sums, sums.view(np.float64),
     )  # fmt: skip
     columns = np.ascontiguousarray(sums.T)
     variance = columns[_HIGH] * _WORD + columns[_LOW]
     return dict(zip(_SUMS, columns, strict=False)) | {
-        "variance": variance, "weight_max": columns[_LARGEST].view(np.float64),
+        "variance": variance, "weight_max": columns[_LARGEST].view(np.float64), "counted_by": columns[_RULES],
     }  # fmt: skip

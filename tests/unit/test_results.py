@@ -28,8 +28,9 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 SCHEMA_FILES = Path(__file__).resolve().parents[2] / "avro_schemas"
 COLUMNS_OF_SOURCES = (
     "records", "flows", "packets", "bytes", "estimated_packets", "estimated_bytes", "variance", "weight_max",
-    "in_bytes", "in_packets", "dst_addrs", "distance_p999",
+    "counted_by", "in_bytes", "in_packets", "dst_addrs", "distance_p999",
 )  # fmt: skip
+RULES = ("ONLY", "EDGE", "TTL", "LARGEST")
 BOUNDS_OF_SOURCES = ["estimated_bytes_low", "estimated_bytes_high"]  # in JSON, in the place of the two
 RESULTS = sorted(set(STREAMS) - KEPT)
 PAIR_KEYS = ["eventid_1", "ts_flow1", "eventid_2", "ts_flow2", "distance", "ts_output"]
@@ -198,7 +199,10 @@ def test_sources_are_rows_and_a_distance_that_is_not_there_is_null():
             )
             is_sure = columns["estimated_bytes"][i] ** 2 >= value["samples_min"] * variance and columns["flows"][i] > 0
             unsure += not is_sure
-            for name in {*row} & {*COLUMNS_OF_SOURCES} - {"distance_p999"}:
+            assert (
+                row["counted_by"] == [rule for n, rule in enumerate(RULES) if columns["counted_by"][i] >> n & 1] != []
+            )
+            for name in {*row} & {*COLUMNS_OF_SOURCES} - {"distance_p999", "counted_by"}:
                 known = is_sure or not name.startswith("estimated")
                 assert row[name] == (columns[name][i] if known else None)
             assert row["distance_p999"] == (None if np.isnan(distance) else distance)

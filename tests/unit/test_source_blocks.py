@@ -12,6 +12,7 @@ from flowstream.batch import FlowBatch, address_words
 from flowstream.errors import StateError
 from flowstream.operators import Pane
 from flowstream.source_blocks import FIGURES, SourceBlock
+from flowstream.sources import SourcesConfig
 from tests.builders import flows
 from tests.source_rows import SECOND, block_of, operator_of, said, sample
 

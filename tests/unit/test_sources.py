@@ -92,17 +92,20 @@ def test_of_a_flow_only_the_sightings_that_stand_for_it_in_a_pane_count_also_aft
         results += operator.process(panes[: k + 1])
     (result,) = results
     expected: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    rules: dict[str, set[str]] = defaultdict(set)
     for k, src, port in {(row[6] // SECOND, *row[:2]) for row in rows}:
         mine = [row for row in rows if (row[6] // SECOND, *row[:2]) == (k, src, port)]
         seen = {
             place: Sighting(max(r[4] for r in mine if r[2:4] == place), sum(r[5] for r in mine if r[2:4] == place))
             for place in {r[2:4] for r in mine}
         }
-        counting, _ = counting_places(seen, edges)
+        counting, rule = counting_places(seen, edges)
+        rules[src] |= {rule} | {"EDGE" for place in seen if place in edges}
         counted = [r[5] for r in mine if r[2:4] in counting]
         for at, more in enumerate((len(mine), len(counted), sum(counted))):
             expected[src][at] += more
-    told = SourceBlock.from_value(result.value).rows()
+    told = list(SourceBlock.from_value(result.value).rows())
+    assert {r["src_addr"]: {*r["counted_by"]} for r in told} == rules
     assert {r["src_addr"]: [r["records"], r["flows"], r["estimated_bytes"]] for r in told} == dict(expected)
 
 
