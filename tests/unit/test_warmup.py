@@ -16,9 +16,11 @@ from tests.golden import DATA
 #: types of their own where they come from a cache, so it is looked at what a recording adds.
 PROGRAM = """
 import json, pathlib, sys
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numba.core.dispatcher import Dispatcher
 from flowstream.links import LinkTable
 from flowstream.pipeline import FilePipeline, in_batches
+from flowstream.record_batches import WireBatch, read_batches
 from flowstream.recordings import Recording
 from flowstream.settings import load
 from flowstream.warmup import warm_up
@@ -40,6 +42,14 @@ pipeline = FilePipeline(settings, LinkTable.from_path(data / "clos_links.csv"), 
 for values in in_batches(messages, 1000):
     pipeline.feed(values)
 pipeline.finish()
+for codec, kind in ((0, bytes), (3, bytearray)):  # what is decompressed lies in memory that is used again
+    builder = DefaultRecordBatchBuilder(2, codec, False, -1, 0, 0, 1 << 20)
+    builder.append(0, 1, b"key", messages[0], [])
+    wire, plain = bytes(builder.build()), DefaultRecordBatchBuilder(2, 0, False, -1, 0, 0, 1 << 20)
+    plain.append(0, 1, b"key", messages[0], [])
+    body = memoryview(kind(bytes(plain.build())[61:]))
+    (read,) = read_batches([WireBatch(memoryview(wire), 0, 1)], lambda *_: body)
+    assert len(read) == 1 and not read.refused
 print(len(before), *sorted(f"{module}.{name}{signature}" for module, name, signature in ready() - before), sep="\\n")
 """
 
