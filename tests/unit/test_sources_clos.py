@@ -68,3 +68,13 @@ def test_each_window_of_a_source_is_as_large_and_as_sure_as_that_talker():
             compared += 1
     assert compared == sum(row["flows"] > 0 for row in rows.values()) > 100
     assert any(row["estimated_bytes"] is None for row in rows.values())
+
+
+def test_the_floor_is_that_of_the_settings():
+    chosen = {"analyses": ("sources",), "sources": {"distances": False}}
+    estimates = [
+        [row["estimated_bytes"] for row in rows_of(run(**chosen, sampling={"samples_min": floor})).values()]
+        for floor in (0.0, 4.0, 1e9)
+    ]
+    assert [None in told for told in estimates] == [False, True, True]
+    assert set(estimates[2]) == {None}
