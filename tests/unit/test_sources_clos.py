@@ -74,7 +74,7 @@ def test_the_floor_is_that_of_the_settings():
     chosen = {"analyses": ("sources",), "sources": {"distances": False}}
     estimates = [
         [row["estimated_bytes"] for row in rows_of(run(**chosen, sampling={"samples_min": floor})).values()]
-        for floor in (0.0, 4.0, 1e9)
+        for floor in (0.0, 4.0, 50.0)
     ]
-    assert [None in told for told in estimates] == [False, True, True]
-    assert set(estimates[2]) == {None}
+    unknown = [told.count(None) for told in estimates]
+    assert 0 == unknown[0] < unknown[1] < unknown[2] < len(estimates[2])
