@@ -110,7 +110,7 @@ def run_analyses(stages: Stages, settings: Settings, links: LinkTable, blocks: S
     def assemble() -> list[Pane]:
         assembly = PaneAssembly(settings.pane_ns)
         for block in blocks:
-            assembly.add(block.rows)
+            assembly.add(block.rows, block.rows.peek("time_ns"))
         return list(assembly.close_before(last_ns + 2 * settings.pane_ns))
 
     panes = [p for p in stages.time("panes: add, close, sort", n, assemble) if len(p.rows) > PARTITIONS]

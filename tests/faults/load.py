@@ -88,6 +88,8 @@ TOLD_EVERY_S = 300
 
 @scenario(25, "soak", fault="kills, joins and leaves, broker restarts, for 30 minutes (--minutes)", own_broker=True)
 def soak(rig: Rig) -> None:
+    if rig.lab.settings().is_merging:  # windows that are full when the memory is first looked at
+        rig.lab.change(talkers={"windows": [{"size_s": 60, "step_s": 10}, {"size_s": 600, "step_s": 60}]})
     rig.prepare(raw_partitions=3)
     witness, *others = crew(rig, 3)
     pid = witness.process.pid
