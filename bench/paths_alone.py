@@ -1,8 +1,8 @@
 """Packet paths alone, without Kafka: 12,000 flows a second over a CLOS fabric, each seen at three switches.
 
 ``python -m bench.paths_alone REPEATS`` prints the figures as JSON: in a process of its own, on one thread. Time is that
-of all panes of a window, with what counts decided for paths alone, and of the state's snapshot; every repeat begins with
-an operator that knows no way.
+of all panes of a window, with what counts decided for paths alone, and of the state's snapshot; every repeat begins
+with an operator that knows no way.
 """
 
 from __future__ import annotations

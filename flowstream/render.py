@@ -118,8 +118,9 @@ def _elephant_link(value: Mapping[str, Any]) -> str:
 def _path_window(value: Mapping[str, Any]) -> str:
     part = f" ({value['bytes_told'] / value['bytes']:.0%} of bytes)" if value["bytes"] else ""
     return (
-        f"{time_text(value['window_end_ns'])} {value['flows']:,} flows, {bytes_text(value)}, of {value['flows_told']:,} "
-        f"the path is told{part}: {value['complete']:,} known whole, {value['ambiguous']:,} in doubt"
+        f"{time_text(value['window_end_ns'])} {value['flows']:,} flows, {bytes_text(value)}, "
+        f"of {value['flows_told']:,} the path is told{part}: "
+        f"{value['complete']:,} known whole, {value['ambiguous']:,} in doubt"
     )
 
 
