@@ -260,6 +260,13 @@ def test_the_flows_of_a_window_sum_up_to_the_table_of_sources_and_each_is_that_c
     assert {value["bytes"] for value in told.values() if value["samples"] == 0} == {None}
 
 
+def test_the_floor_is_that_of_the_settings():
+    said = recorded(analyses=("paths",), sampling={"samples_min": 0.0})
+    values = [*said["paths"], *said["path-windows"]]
+    assert min(value["samples"] for value in values) == 0
+    assert None not in {value["bytes"] for value in values}
+
+
 def test_what_was_really_sent_is_within_the_bounds_of_the_sum_and_of_the_flows():
     """What sFlow counts of a packet is its frame with the check sequence of four bytes, which the truth leaves out."""
     oracle = json.loads((DATA / "clos_60s_oracle.json").read_text())

@@ -103,6 +103,14 @@ def test_the_last_paths_of_so_many_flows_are_remembered():
     assert [e.value["flow"]["src_port"] for e in events] == [1]
 
 
+def test_of_flows_seen_as_long_ago_those_with_most_bytes_that_count_are_remembered():
+    rows = [sampled(1, *ONE, src_port=1, times=2), sampled(1, ONE[1], src_port=1, times=9)]
+    rows += [sampled(1, *ONE, src_port=2, times=3), sampled(11, *ONE, src_port=3)]
+    rows += [sampled(21, *TWO, src_port=p) for p in (1, 2)]
+    events = run(operator(flows_max=2), *rows)["path-events"]
+    assert [e.value["flow"]["src_port"] for e in events] == [2]
+
+
 def test_pseudo_interfaces_and_records_without_exporter_are_no_hops():
     rows = [
         sampled(1, ONE[0]).replace(out_if=np.array([0x3FFFFFFF], np.uint32)),
