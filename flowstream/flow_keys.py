@@ -66,7 +66,12 @@ def among(flows: Words, wanted: Words) -> NDArray[np.bool_]:
     return marked
 
 
+def places_among(rows: FlowBatch, wanted: Words) -> NDArray[np.int64]:
+    """Return which rows are of a few flows, by their places."""
+    likely = np.flatnonzero(np.isin(port_words(rows), wanted[:, 4]))  # the words of all rows would cost more
+    return likely[among(flow_words(rows.take(likely)), wanted)]
+
+
 def rows_among(rows: FlowBatch, wanted: Words) -> FlowBatch:
     """Return the rows of a few flows."""
-    likely = rows.take(np.isin(port_words(rows), wanted[:, 4]))  # the words of all rows would cost more
-    return likely.take(among(flow_words(likely), wanted))
+    return rows.take(places_among(rows, wanted))

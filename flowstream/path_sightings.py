@@ -1,4 +1,7 @@
-"""Where flows were seen in a window: of each flow the exporters, with the interfaces it came in and left by."""
+"""Where flows were seen in a window: of each flow the exporters, with the interfaces it came in and left by.
+
+And how much of each flow there was: the sum of its rows that count, whichever switch they are of.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from numpy.typing import NDArray
 
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import FlowBatch, address_text
+from flowstream.cube_sums import COUNTS, SPREAD, Integers, Sums, weights
 from flowstream.flow_keys import Words, flow_words
 from flowstream.hashing import number_groups
 from flowstream.normalise import PSEUDO_IF_MIN
-from flowstream.saturation import plus, scaled
 
 SIGHTINGS_MAX = 64  # of a flow: no path is that long, and exporters can be made up
-_COUNTS = ("samples", "bytes", "first_ns", "ttl")
+_SEEN = ("samples", "first_ns", "ttl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,17 @@ class Sightings:
     flows: Words  # (flows, 5)
     bounds: NDArray[np.int64]  # sightings of flow f are bounds[f] to bounds[f + 1]
     place: NDArray[np.int64]  # of each sighting, its row in ``places``
-    counts: NDArray[np.int64]  # (sightings, 4): samples, estimated bytes, first time, highest time to live
+    counts: NDArray[np.int64]  # (sightings, 3): samples, first time, highest time to live
     places: Words  # (places, 3): exporter, in_if << 32 | out_if; in order
-    bytes: NDArray[np.int64]  # of each flow: at the exporter that saw most of it
+    sums: Sums  # of each flow's rows that count; without any, the largest weight is that of the others
 
     def __len__(self) -> int:
         return len(self.flows)
+
+    @property
+    def bytes(self) -> Integers:
+        """Return the bytes of each flow, as counted once, times the sampling rate: what flows are ranked by."""
+        return self.sums.counts[:, COUNTS.index("bytes")]
 
     def largest(self, count: int) -> NDArray[np.bool_]:
         """Mark the ``count`` flows with most bytes, of equal ones those first in order."""
@@ -58,30 +66,45 @@ class Sightings:
         inside = slice(int(self.bounds[flow]), int(self.bounds[flow + 1]))
         counts, place = self.counts[inside], self.place[inside]
         if len(place) > 1:  # most flows are seen once
-            order = np.lexsort((place, counts[:, 2], -counts[:, 3]))[:SIGHTINGS_MAX]
+            order = np.lexsort((place, counts[:, 1], -counts[:, 2]))[:SIGHTINGS_MAX]
             counts, place = counts[order], place[order]
-        for (high, low, ifs), (samples, _, _, ttl) in zip(self.places[place].tolist(), counts.tolist(), strict=True):
+        for (high, low, ifs), (samples, _, ttl) in zip(self.places[place].tolist(), counts.tolist(), strict=True):
             yield Sighting(address_text(high, low), ifs >> 32, ifs & 0xFFFF_FFFF, ttl, samples)
 
 
-def sightings_of(rows: FlowBatch) -> Sightings:
-    """Join the rows per flow, exporter and interfaces; those without an exporter are left out."""
+def sightings_of(rows: FlowBatch, counts: NDArray[np.bool_]) -> Sightings:
+    """Join rows per flow, exporter and interfaces; ``counts`` marks those that count, which are summed up in order.
+
+    Rows without an exporter are no sightings, and flows without any are left out.
+    """
+    flow, flows = number_groups(flow_words(rows))
+    sums = _sums(rows, counts, flow, len(flows))
     exporter = rows.exporter
     known = (exporter[:, 0] | exporter[:, 1]) != 0
     if not known.all():
-        rows = rows.take(known)
-        exporter = rows.exporter
-    flow, flows = number_groups(flow_words(rows))
-    place, places = number_groups(np.column_stack([exporter, _interfaces(rows)]))
+        seen_flows, flow = np.unique(flow[known], return_inverse=True)
+        rows, flows, sums = rows.take(known), flows[seen_flows], sums.take(seen_flows)
+    place, places = number_groups(np.column_stack([rows.exporter, _interfaces(rows)]))
     seen, pairs = number_groups(np.column_stack([flow, place]).astype(np.uint64))
-    counts = np.zeros((len(pairs), len(_COUNTS)), np.int64)
-    counts[:, 2] = np.iinfo(np.int64).max
-    _count(seen, rows.bytes, rows.sampling_rate, rows.time_ns, rows.ip_ttl, counts)
+    found = np.zeros((len(pairs), len(_SEEN)), np.int64)
+    found[:, 1] = np.iinfo(np.int64).max
+    _count(seen, rows.time_ns, rows.ip_ttl, found)
     own_flow, own_place = pairs.T.astype(np.int64)
-    most = np.zeros(len(flows), np.int64)
-    _most(own_flow, own_place, places, counts, most)
     bounds = np.searchsorted(own_flow, np.arange(len(flows) + 1)).astype(np.int64)
-    return Sightings(flows, bounds, own_place, counts, places, most)
+    return Sightings(flows, bounds, own_place, found, places, sums)
+
+
+def _sums(rows: FlowBatch, counts: NDArray[np.bool_], flow: Integers, flows: int) -> Sums:
+    """Return the sums of the rows that count, by flow."""
+    each = weights(rows)
+    sums = each.take(counts).by(flow[counts], flows)
+    missed = sums.counts[:, COUNTS.index("records")] == 0
+    at = np.flatnonzero(missed[flow])
+    if len(at):
+        # Of a flow of which nothing counts it is still known how large a sample could have been.
+        largest = SPREAD.index("weight_max")
+        sums.spread[missed, largest] = each.take(at).by(flow[at], flows).spread[missed, largest]
+    return sums
 
 
 def _interfaces(rows: FlowBatch) -> Words:
@@ -91,25 +114,10 @@ def _interfaces(rows: FlowBatch) -> Words:
 
 
 @bare_njit
-def _count(seen, sent, rate, time_ns, ttl, counts):  # type: ignore[no-untyped-def]
-    """Add every row to its sighting: one more, its bytes times the sampling rate, its time and time to live."""
+def _count(seen, time_ns, ttl, found):  # type: ignore[no-untyped-def]
+    """Add every row to its sighting: one more, its time and time to live."""
     for row in range(len(seen)):
         own = seen[row]
-        counts[own, 0] += 1
-        weight = scaled(max(sent[row], np.int64(0)), max(np.int64(rate[row]), np.int64(1)))
-        counts[own, 1] = plus(counts[own, 1], weight)
-        counts[own, 2] = min(counts[own, 2], time_ns[row])
-        counts[own, 3] = max(counts[own, 3], np.int64(ttl[row]))
-
-
-@bare_njit
-def _most(flow, place, places, counts, most):  # type: ignore[no-untyped-def]
-    """Write of each flow the bytes at the exporter that saw most of it; an exporter's places are side by side."""
-    total = np.int64(0)
-    for seen in range(len(flow)):
-        here = place[seen]
-        before = place[seen - 1] if seen and flow[seen - 1] == flow[seen] else np.int64(-1)
-        if before < 0 or places[before, 0] != places[here, 0] or places[before, 1] != places[here, 1]:
-            total = np.int64(0)
-        total = plus(total, counts[seen, 1])
-        most[flow[seen]] = max(most[flow[seen]], total)
+        found[own, 0] += 1
+        found[own, 1] = min(found[own, 1], time_ns[row])
+        found[own, 2] = max(found[own, 2], np.int64(ttl[row]))

@@ -2,7 +2,8 @@
 
 All sightings of a flow are in the flows partition of its source, so a path needs no other partition. Per window the
 flows with most bytes are told, and elephants always; an elephant also at once, when it becomes one. Flows that took
-the same way are put together once: there are few ways. ``docs/paths.md`` says what is promised.
+the same way are put together once: there are few ways. How much of a flow there was is a sum of the rows that count
+(``flowstream/counting.py``). ``docs/paths.md`` says what is promised.
 """
 
 from __future__ import annotations
@@ -14,59 +15,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flowstream import path_results
 from flowstream.batch import FlowBatch
 from flowstream.cabling import Cabling, LatestCabling
+from flowstream.counting import CountOnce
 from flowstream.errors import SettingsError
-from flowstream.flow_keys import FLOW_WORDS, ElephantFlows, among, flow_fields, flow_key, rows_among
-from flowstream.links import LinkTable
+from flowstream.flow_keys import FLOW_WORDS, ElephantFlows, Words, among, places_among
 from flowstream.operators import Pane, Result
 from flowstream.path_changes import PathChanges, WholePath
 from flowstream.path_joining import join
-from flowstream.path_shapes import Hop, Path
-from flowstream.path_sightings import Sighting, Sightings, sightings_of
+from flowstream.path_results import Way
+from flowstream.path_sightings import Sighting, sightings_of
 from flowstream.topology import Topology
 from flowstream.windows import Window, Windowing
 
-STREAM, EVENTS, WINDOWS = "paths", "path-events", "path-windows"
 WAYS_REMEMBERED = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
 class PathsConfig:
-    """Window length in panes; how many flows are told per window and partition, elephants aside."""
+    """Window length in panes; how many flows are told per window and partition, elephants aside.
+
+    An estimate that rests on less than ``samples_min`` samples of equal weight is not named.
+    """
 
     size_panes: int = 10
     flows_max: int = 1000
+    samples_min: float = 4.0
 
     def __post_init__(self) -> None:
         if self.flows_max < 1:
             raise SettingsError(f"paths.flows_max is {self.flows_max}; set 1 or more")
 
 
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """What is said of all flows whose sightings are alike; the counts are each flow's own."""
-
-    paths: tuple[Path, ...]
-    ambiguous: bool
-    told: tuple[dict[str, Any], ...]
-    route: dict[str, Any]  # of the first path
-
-
 class PathsOperator:
     """Say the paths of a window's flows, what changed, and how much was left out.
 
-    ``links`` and ``topology`` may be replaced between two panes. ``elephants`` is asked after it has processed the
-    same pane. Raises SettingsError for a pane without length.
+    ``links``, those of the counting at first, and ``topology`` may be replaced between two panes. ``elephants`` is
+    asked after it has processed the same pane. Raises SettingsError for a pane without length.
     """
 
-    name = STREAM
+    name = path_results.STREAM
 
     def __init__(
         self,
         config: PathsConfig,
         pane_ns: int,
-        links: LinkTable,
+        counting: CountOnce,
         topology: Topology,
         elephants: ElephantFlows | None = None,
     ) -> None:
@@ -76,10 +71,12 @@ class PathsOperator:
         self._windowing = Windowing(config.size_panes, config.size_panes)
         self.lookback = self._windowing.lookback
         self._window_ns = config.size_panes * pane_ns
+        self._counting = counting
+        self._counts: dict[int, NDArray[np.bool_]] = {}  # which rows count, in any order, by pane of the lookback
         self._elephants = elephants
         self._changes = PathChanges(config.flows_max)
-        self._ways: dict[tuple[tuple[Any, ...], ...], _Way] = {}
-        self.links, self.topology = links, topology
+        self._ways: dict[tuple[tuple[Any, ...], ...], Way] = {}
+        self.links, self.topology = counting.links, topology
         self._latest = LatestCabling()
         self._ways_of: Cabling | None = None
 
@@ -98,20 +95,44 @@ class PathsOperator:
 
     def process(self, panes: Sequence[Pane]) -> list[Result]:
         """Say the window that ends with the last pane, if one does, else the paths of elephants that began in it."""
+        counts = self._counts
+        # After a restart there are panes of the lookback that this life has not decided about.
+        self._counts = {
+            p.index: counts[p.index] if p.index in counts else self._counting.of(p.rows).counts
+            for p in panes
+            if len(p.rows)
+        }
         window = self._windowing.closing(panes)
         if window is not None:
-            return self._window(window)
+            run = [p for p in panes if p.start_ns >= window.start_ns and len(p.rows)]
+            return self._window(window, np.concatenate([self._counts_of(p) for p in run]))
         end_ns = panes[-1].end_ns
         if self._elephants is None or len(self._elephants.begun) == 0 or end_ns % self._window_ns == 0:
             return []
-        begun = self._elephants.begun
-        rows = FlowBatch.concat(rows_among(p.rows, begun) for p in panes if p.start_ns >= end_ns - self._window_ns)
-        seen, window = sightings_of(rows), Window(end_ns - self._window_ns, end_ns, rows)
-        flows = ((flow, list(seen.of(flow))) for flow in range(len(seen)))
-        return [self._told(window, seen, flow, s, self._way(s), elephant=True) for flow, s in flows]
+        return self._begun([p for p in panes if p.start_ns >= end_ns - self._window_ns], self._elephants.begun)
 
-    def _window(self, window: Window) -> list[Result]:
-        seen = sightings_of(window.rows)
+    def _counts_of(self, pane: Pane) -> NDArray[np.bool_]:
+        """Return which rows of a pane with rows count, in their order."""
+        return pane.rows.arranged(self._counts[pane.index])
+
+    def _begun(self, panes: Sequence[Pane], flows: Words) -> list[Result]:
+        """Say the paths of elephants, by the rows of panes up to the last."""
+        at = [(p, places_among(p.rows, flows)) for p in panes if len(p.rows)]
+        if not at:
+            return []
+        rows = FlowBatch.concat(p.rows.take(own) for p, own in at)
+        seen = sightings_of(rows, np.concatenate([self._counts_of(p)[own] for p, own in at]))
+        end_ns = panes[-1].end_ns
+        window = Window(end_ns - self._window_ns, end_ns, rows)
+        results = []
+        for flow, figures in enumerate(path_results.bytes_fields(seen.sums, self.config.samples_min)):
+            sightings = list(seen.of(flow))
+            head = path_results.head_of(window, seen.flows[flow], figures, elephant=True)
+            results.append(path_results.told(window, head, sightings, self._way(sightings)))
+        return results
+
+    def _window(self, window: Window, counts: NDArray[np.bool_]) -> list[Result]:
+        seen = sightings_of(window.rows, counts)
         if len(seen) == 0:
             return []
         active = np.zeros((0, FLOW_WORDS), np.uint64) if self._elephants is None else self._elephants.active
@@ -119,16 +140,21 @@ class PathsOperator:
         chosen = seen.largest(self.config.flows_max) | elephants
         results: list[Result] = []
         ways = []
-        for flow in np.flatnonzero(chosen).tolist():
+        at = np.flatnonzero(chosen)
+        every_figures = path_results.bytes_fields(seen.sums.take(at), self.config.samples_min)
+        for flow, figures in zip(at.tolist(), every_figures, strict=True):
             sightings, elephant = list(seen.of(flow)), bool(elephants[flow])
             way = self._way(sightings)
             ways.append(way)
-            results.append(self._told(window, seen, flow, sightings, way, elephant=elephant))
-            results += self._changed(window, seen, flow, way, elephant=elephant)
+            head = path_results.head_of(window, seen.flows[flow], figures, elephant=elephant)
+            results.append(path_results.told(window, head, sightings, way))
+            words = tuple(seen.flows[flow].tolist())
+            whole = WholePath(words, window.start_ns, int(seen.bytes[flow]), elephant, way.route)
+            results += self._changed(window, head, whole, way)
         self._changes.shrink()
-        return [_summary(window, seen, chosen, ways), *results]
+        return [path_results.summary(window, seen, chosen, ways, self.config.samples_min), *results]
 
-    def _way(self, sightings: Sequence[Sighting]) -> _Way:
+    def _way(self, sightings: Sequence[Sighting]) -> Way:
         """Return the paths that sightings make, put together once for all flows that are seen alike."""
         # Only differences of times to live count, so hosts that begin with different ones are alike.
         least = min((s.ip_ttl for s in sightings if s.ip_ttl), default=1) - 1
@@ -139,108 +165,11 @@ class PathsOperator:
             self._ways_of = cabling
         if alike not in self._ways:
             paths, ambiguous = join((Sighting(*one, samples=0) for one in alike), cabling)
-            told = tuple(map(_path_fields, paths))
-            self._ways[alike] = _Way(paths, ambiguous, told, _route(told[0]))
+            self._ways[alike] = Way.of(paths, ambiguous=ambiguous)
         return self._ways[alike]
 
-    def _told(
-        self, window: Window, seen: Sightings, flow: int, sightings: Sequence[Sighting], way: _Way, *, elephant: bool
-    ) -> Result:
-        fields = flow_fields(seen.flows[flow])
-        value = {
-            "window_start_ns": window.start_ns,
-            "window_end_ns": window.end_ns,
-            "flow": fields,
-            "elephant": elephant,
-            "bytes": int(seen.bytes[flow]),
-            "ambiguous": way.ambiguous,
-            "paths": [
-                {
-                    **told,
-                    "hops": [
-                        {
-                            **hop_told,
-                            "samples": sum(sightings[part].samples for part in hop.parts),
-                            "ip_ttl": max((sightings[part].ip_ttl for part in hop.parts), default=0),
-                        }
-                        for hop, hop_told in zip(path.hops, told["hops"], strict=True)
-                    ],
-                }
-                for path, told in zip(way.paths, way.told, strict=True)
-            ],
-        }
-        return Result(STREAM, f"{window.start_ns}|{flow_key(fields)}", window.end_ns, value)
-
-    def _changed(self, window: Window, seen: Sightings, flow: int, way: _Way, *, elephant: bool) -> list[Result]:
-        if way.ambiguous or not way.paths[0].complete:
+    def _changed(self, window: Window, head: Mapping[str, Any], whole: WholePath, way: Way) -> list[Result]:
+        if not way.whole:
             return []
-        words = tuple(seen.flows[flow].tolist())
-        whole = WholePath(words, window.start_ns, int(seen.bytes[flow]), elephant, way.route)
         before = self._changes.take(whole)
-        if before is None:
-            return []
-        fields = flow_fields(seen.flows[flow])
-        value = {
-            "window_start_ns": window.start_ns,
-            "window_end_ns": window.end_ns,
-            "flow": fields,
-            "elephant": elephant,
-            "bytes": whole.bytes,
-            "before_window_start_ns": before.window_start_ns,
-            "before": dict(before.path),
-            "after": dict(whole.path),
-        }
-        return [Result(EVENTS, f"{window.start_ns}|{flow_key(fields)}", window.end_ns, value)]
-
-
-def _summary(window: Window, seen: Sightings, chosen: NDArray[np.bool_], ways: Sequence[_Way]) -> Result:
-    """Return how much of a window the records of its paths tell."""
-    value = {
-        "window_start_ns": window.start_ns,
-        "window_end_ns": window.end_ns,
-        "flows": len(seen),
-        "flows_told": int(np.count_nonzero(chosen)),
-        "bytes": min(sum(seen.bytes.tolist()), 2**63 - 1),
-        "bytes_told": min(sum(seen.bytes[chosen].tolist()), 2**63 - 1),
-        "complete": sum(not way.ambiguous and way.paths[0].complete for way in ways),
-        "ambiguous": sum(way.ambiguous for way in ways),
-    }
-    return Result(WINDOWS, f"{window.start_ns}", window.end_ns, value)
-
-
-def _path_fields(path: Path) -> dict[str, Any]:
-    return {
-        "ordered_by": path.ordered_by.value,
-        "complete": path.complete,
-        "first_known": path.first_known,
-        "last_known": path.last_known,
-        "hops_seen": path.hops_seen,
-        "hops_expected": path.hops_expected,
-        "entered_from": path.entered_from,
-        "left_to": path.left_to,
-        "hops": [_hop_fields(hop) for hop in path.hops],
-    }
-
-
-def _hop_fields(hop: Hop) -> dict[str, Any]:
-    exporters = [hop.exporter, *(way.exporter for way in (hop.into, hop.out) if way)]
-    return {
-        "node": hop.node,
-        "exporter": next(filter(None, exporters), None),
-        "in_if": (hop.into and hop.into.if_index) or None,
-        "out_if": (hop.out and hop.out.if_index) or None,
-        "in_port": (hop.into and hop.into.port) or None,
-        "out_port": (hop.out and hop.out.port) or None,
-        "inferred": not hop.parts,
-        "missing_after": hop.missing_after,
-    }
-
-
-def _route(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return of a path what makes it another one: its nodes and interfaces."""
-    names = ("node", "in_if", "out_if", "in_port", "out_port")
-    return {
-        "entered_from": told["entered_from"],
-        "left_to": told["left_to"],
-        "hops": [{name: hop[name] for name in names} for hop in told["hops"]],
-    }
+        return [] if before is None else [path_results.changed(window, head, before, whole)]

@@ -130,8 +130,10 @@ def build_operators(settings: Settings, counting: CountOnce, names: Mapping[int,
         elif analysis == "quality":
             built.append(QualityOperator(QualityConfig(size_panes=settings.panes(settings.quality.size_s)), pane_ns))
     if "paths" in settings.analyses:  # after the elephants, of which it asks which flows they are
-        paths = PathsConfig(settings.panes(settings.paths.size_s), settings.paths.flows_max)
-        built.append(PathsOperator(paths, pane_ns, links, Topology(), elephants_of(built)))
+        paths = PathsConfig(
+            settings.panes(settings.paths.size_s), settings.paths.flows_max, settings.sampling.samples_min
+        )
+        built.append(PathsOperator(paths, pane_ns, counting, Topology(), elephants_of(built)))
     return built
 
 

@@ -96,7 +96,7 @@ def _path(value: Mapping[str, Any]) -> str:
     marks = "".join(f", {mark}" for mark in ("elephant", "ambiguous") if value[mark])
     rules = ", ".join(sorted({path["ordered_by"] for path in value["paths"]}))
     when = time_text(value["window_end_ns"])
-    return f"{when} {flow_text(flow)}  {told}  {value['bytes']:,} B, by {rules}{marks}"
+    return f"{when} {flow_text(flow)}  {told}  {bytes_text(value)}, by {rules}{marks}"
 
 
 def _path_event(value: Mapping[str, Any]) -> str:
@@ -116,10 +116,11 @@ def _elephant_link(value: Mapping[str, Any]) -> str:
 
 
 def _path_window(value: Mapping[str, Any]) -> str:
-    part = value["bytes_told"] / value["bytes"] if value["bytes"] else 1.0
+    part = f" ({value['bytes_told'] / value['bytes']:.0%} of bytes)" if value["bytes"] else ""
     return (
-        f"{time_text(value['window_end_ns'])} {value['flows']:,} flows, of {value['flows_told']:,} the path is told "
-        f"({part:.0%} of bytes): {value['complete']:,} known whole, {value['ambiguous']:,} in doubt"
+        f"{time_text(value['window_end_ns'])} {value['flows']:,} flows, {bytes_text(value)}, "
+        f"of {value['flows_told']:,} the path is told{part}: "
+        f"{value['complete']:,} known whole, {value['ambiguous']:,} in doubt"
     )
 
 
@@ -142,13 +143,13 @@ def _sources(value: Mapping[str, Any]) -> str:
     rows = sorted(
         value["sources"], key=lambda r: (r["estimated_bytes"] is None, -(r["estimated_bytes"] or 0), r["src_addr"])
     )
-    named = ", ".join(f"{row['src_addr']} {source_text(row)}" for row in rows[:3])
+    named = ", ".join(f"{row['src_addr']} {bytes_text(row, 'estimated_bytes')}" for row in rows[:3])
     return f"{time_text(value['window_start_ns'])} {len(rows)} sources: {named}"
 
 
-def source_text(row: Mapping[str, Any]) -> str:
-    """Return how much a source sent: with its bounds where it was sampled, ``not enough samples`` for too few."""
-    sent, low, high = (row[f"estimated_bytes{bound}"] for bound in ("", "_low", "_high"))
+def bytes_text(value: Mapping[str, Any], name: str = "bytes") -> str:
+    """Return an estimate: with its bounds where it was sampled, ``not enough samples`` for too few."""
+    sent, low, high = (value[f"{name}{bound}"] for bound in ("", "_low", "_high"))
     if sent is None:
         return f"{low:,} to {high:,} B, not enough samples"
     return f"{sent:,} B" if low == high else f"{sent:,} B [{low:,} to {high:,}]"

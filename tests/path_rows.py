@@ -3,6 +3,7 @@
 import numpy as np
 
 from flowstream.batch import FlowBatch
+from flowstream.counting import CountOnce
 from flowstream.links import LinkTable
 from flowstream.operators import Pane
 from flowstream.paths import PathsConfig, PathsOperator
@@ -49,7 +50,7 @@ def panes(*batches, seconds=60):
 
 
 def operator(elephants=None, **config):
-    return PathsOperator(PathsConfig(**config), SECOND, LINKS, TOPOLOGY, elephants)
+    return PathsOperator(PathsConfig(**config), SECOND, CountOnce(LINKS), TOPOLOGY, elephants)
 
 
 def run(one, *batches, seconds=60):

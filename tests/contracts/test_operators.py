@@ -53,7 +53,7 @@ OPERATORS: Mapping[str, Callable[[], Operator]] = {
     "sources, hopping, no distances": lambda: SourcesOperator(
         SourcesConfig(4, 2, distances=None), SECOND, CountOnce(LinkTable())
     ),
-    "paths": lambda: PathsOperator(PathsConfig(4, flows_max=3), SECOND, LINKS, Topology()),
+    "paths": lambda: PathsOperator(PathsConfig(4, flows_max=3), SECOND, CountOnce(LINKS), Topology()),
     "quality": lambda: QualityOperator(QualityConfig(7), SECOND),
     "counting": lambda: OverCubes(CountingResults(7, SECOND), LinkTable()),
     "export loss": lambda: OverCubes(ExportLoss(7, SECOND), LINKS),

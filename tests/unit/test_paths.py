@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from flowstream.analysis import Analysis, Progress
 from flowstream.batch import FlowBatch
 from flowstream.blocks import Block, SourcePartition
+from flowstream.counting import CountOnce
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import SettingsError, StateError
 from flowstream.links import LinkTable
@@ -66,10 +67,11 @@ def test_two_paths_in_one_window_are_both_told():
 def test_the_flows_with_most_bytes_are_told_and_the_rest_is_counted():
     sizes = {40000 + n: 1 + n % 4 for n in range(12)}
     rows = [sampled(1 + n / 100, *ONE, src_port=port, times=size) for n, (port, size) in enumerate(sizes.items())]
-    said = run(operator(flows_max=5), *rows)
+    said = run(operator(flows_max=5, samples_min=1.0), *rows)
     # Of three flows with four samples and three with three, the first in order fill the five places.
     assert [r.value["flow"]["src_port"] for r in said["paths"]] == [40002, 40003, 40006, 40007, 40011]
     assert [r.value["bytes"] for r in said["paths"]] == [1500 * 1000 * s for s in (3, 4, 3, 4, 4)]
+    assert [r.value["samples"] for r in said["paths"]] == [3, 4, 3, 4, 4]
     (window,) = said["path-windows"]
     assert (window.value["flows"], window.value["flows_told"]) == (12, 5)
     assert window.value["bytes"] == 1500 * 1000 * sum(sizes.values())
@@ -77,16 +79,15 @@ def test_the_flows_with_most_bytes_are_told_and_the_rest_is_counted():
     assert (window.value["complete"], window.value["ambiguous"]) == (5, 0)
 
 
-def test_bytes_are_those_of_the_exporter_that_saw_most():
-    rows = [sampled(1, ONE[0], times=2), sampled(2, TWO[0], times=3), sampled(3, ONE[1], times=4)]
-    (result,) = run(operator(), *rows)["paths"]
-    assert result.value["bytes"] == 1500 * 1000 * 5, "two and three at leaf1, four at the spine"
-
-
 def test_absurd_totals_stop_at_the_largest():
-    rows = sampled(1, ONE[0], times=4, bytes=2**62, sampling_rate=2**32 - 1)
-    said = run(operator(), rows, sampled(2, ONE[0], src_port=1, bytes=-5))
-    assert sorted(r.value["bytes"] for r in said["paths"]) == [0, 2**63 - 1]
+    names = ("bytes", "bytes_low", "bytes_high")
+    exact = run(operator(), sampled(1, ONE[0], times=4, bytes=2**62, sampling_rate=1))
+    (path,), (window,) = exact["paths"], exact["path-windows"]
+    assert [path.value[name] for name in names] == [2**63 - 1] * 3
+    assert [window.value[name] for name in (*names, "bytes_told")] == [2**63 - 1] * 4
+    sampled_rows = run(operator(), sampled(1, ONE[0], bytes=2**62, sampling_rate=2**32 - 1))
+    for result in sampled_rows["paths"] + sampled_rows["path-windows"]:
+        assert 0 <= result.value["bytes_low"] < result.value["bytes_high"] == 2**63 - 1
 
 
 def test_the_last_paths_of_so_many_flows_are_remembered():
@@ -100,6 +101,14 @@ def test_the_last_paths_of_so_many_flows_are_remembered():
     told.restore(one.snapshot())
     events = run(told, *again)["path-events"]
     assert [e.value["flow"]["src_port"] for e in events] == [1]
+
+
+def test_of_flows_seen_as_long_ago_those_with_most_bytes_that_count_are_remembered():
+    rows = [sampled(1, *ONE, src_port=1, times=2), sampled(1, ONE[1], src_port=1, times=9)]
+    rows += [sampled(1, *ONE, src_port=2, times=3), sampled(11, *ONE, src_port=3)]
+    rows += [sampled(21, *TWO, src_port=p) for p in (1, 2)]
+    events = run(operator(flows_max=2), *rows)["path-events"]
+    assert [e.value["flow"]["src_port"] for e in events] == [2]
 
 
 def test_pseudo_interfaces_and_records_without_exporter_are_no_hops():
@@ -175,7 +184,7 @@ def log(rows, cuts):
 
 def both():
     elephants = ElephantsOperator(ElephantsConfig(), SECOND, LINKS)
-    return [elephants, PathsOperator(PathsConfig(5, 2), SECOND, LINKS, TOPOLOGY, elephants)]
+    return [elephants, PathsOperator(PathsConfig(5, 2), SECOND, CountOnce(LINKS), TOPOLOGY, elephants)]
 
 
 def traffic():
@@ -215,6 +224,6 @@ def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(SettingsError, match=r"paths\.flows_max"):
         PathsConfig(flows_max=0)
     with pytest.raises(SettingsError, match=r"time\.pane_s"):
-        PathsOperator(PathsConfig(), 0, LINKS, TOPOLOGY)
+        PathsOperator(PathsConfig(), 0, CountOnce(LINKS), TOPOLOGY)
     with pytest.raises(ValueError, match="window"):
-        PathsOperator(dataclasses.replace(PathsConfig(), size_panes=0), SECOND, LINKS, TOPOLOGY)
+        PathsOperator(dataclasses.replace(PathsConfig(), size_panes=0), SECOND, CountOnce(LINKS), TOPOLOGY)

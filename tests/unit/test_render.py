@@ -15,7 +15,6 @@ from flowstream.render import (
     flow_text,
     moment_text,
     number_text,
-    path_text,
     rate_text,
     render_line,
     time_text,
@@ -229,45 +228,6 @@ def test_a_duration_has_two_figures_that_matter(duration_ns: int | None, shown: 
     assert duration_text(duration_ns) == shown
 
 
-def hop(node, into, out, **more):
-    return {"node": node, "in_port": into, "out_port": out, "in_if": 7, "out_if": None, "missing_after": 0} | more
-
-
-PATH = {
-    "window_end_ns": T_NS, "flow": FLOW, "elephant": True, "bytes": 1234567, "ambiguous": False,
-    "paths": [{
-        "ordered_by": "topology", "entered_from": "hA", "left_to": "hC", "first_known": True, "last_known": True,
-        "hops": [
-            hop("leaf1", "l1h", "l1s1"), hop("spine1", "s1l1", "s1l3", inferred=True), hop("leaf3", "l3s1", "l3h"),
-        ],
-    }],
-}  # fmt: skip
-
-
-def test_a_path_is_a_line_from_host_to_host():
-    assert render_line("paths", "", PATH) == (
-        "01:33:27.354 tcp 10.0.1.11:40012 > 10.0.3.11:5202  hA > leaf1[l1h>l1s1] > (spine1[s1l1>s1l3]) > "
-        "leaf3[l3s1>l3h] > hC  1,234,567 B, by topology, elephant"
-    )
-
-
-def test_what_is_not_known_of_a_path_is_shown_as_such():
-    path = {
-        "entered_from": None,
-        "left_to": None,
-        "hops": [hop("10.0.0.1", None, None, missing_after=2), hop("b", "x", "y")],
-    }
-    assert path_text(path | {"first_known": True}, FLOW) == "10.0.1.11 > 10.0.0.1[7>?] > ? > ? > b[x>y] > ..."
-    two = PATH | {"ambiguous": True, "paths": [path | {"ordered_by": "ttl"}] * 2}
-    assert render_line("paths", "", two).count(" | ... > 10.0.0.1[7>?]") == 1
-
-
-def test_a_change_of_path_says_what_it_was_and_is():
-    before = {"entered_from": "hA", "left_to": None, "hops": [hop("a", "b", "c")]}
-    line = render_line("path-events", "", {**PATH, "before": before, "after": before | {"hops": [hop("d", "e", "f")]}})
-    assert line.endswith("was hA > a[b>c] > 10.0.3.11  is hA > d[e>f] > 10.0.3.11")
-
-
 def test_a_shared_link_says_who_is_on_it_and_what_is_idle_beside_it():
     value = {
         "window_end_ns": T_NS, "exporter": "10.0.0.1", "out_if": 9, "node": "leaf1", "port": "l1s1", "rate_bps": 5e7,
@@ -286,17 +246,6 @@ def test_a_shared_link_says_who_is_on_it_and_what_is_idle_beside_it():
     bare = value | {"node": None, "port": None, "share": None, "idle_links": [], "lost_share": 0.02}
     assert render_line("elephant-links", "", bare).startswith("01:33:27.354 10.0.0.1[9] 50.0 Mb/s [40.0 Mb/s to ")
     assert render_line("elephant-links", "", bare).endswith("idle beside it: none; 2.0% lost at most")
-
-
-def test_a_window_of_paths_says_how_much_of_it_is_told():
-    value = {
-        "window_end_ns": T_NS, "flows": 1234, "flows_told": 1000, "bytes": 2000, "bytes_told": 1500, "complete": 900,
-        "ambiguous": 7,
-    }  # fmt: skip
-    line = "01:33:27.354 1,234 flows, of 1,000 the path is told (75% of bytes): 900 known whole, 7 in doubt"
-    assert render_line("path-windows", "", value) == line
-    nothing = dict.fromkeys(value, 0)
-    assert "100% of bytes" in render_line("path-windows", "", nothing)
 
 
 def test_every_result_that_people_read_has_a_line_of_its_own():
