@@ -183,7 +183,8 @@ def _talkers(value: Mapping[str, Any]) -> str:
     cut = max(0, value["covered_from_ns"] - value["window_start_ns"])
     return (
         f"{time_text(value['window_end_ns'])} {duration_text(length_ns)}{' (the log began within it)' if cut else ''}, "
-        f"{value['keys']:,} by {value['by']}: {'; '.join(shown)}{_lost(value)}"
+        f"{value['keys']:,} by {value['by']}, counted by {', '.join(value['counted_by']).lower()}: "
+        f"{'; '.join(shown)}{_lost(value)}"
     )
 
 

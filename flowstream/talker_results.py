@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.batch import address_text
+from flowstream.counting import Rule
 from flowstream.estimate import estimates
 from flowstream.export_loss import lost_share
 from flowstream.operators import Result
 from flowstream.partials import Cube
 from flowstream.saturation import COUNT_MAX
-from flowstream.talker_tables import MEASURES, Table, spread_of
+from flowstream.talker_tables import MEASURES, Table, Whole, spread_of
 
 STREAM = "talkers"
 
@@ -113,10 +114,11 @@ def said(by: str, span: Span, window: Table, steps: Sequence[Table], wanted: Wan
     tops = [window.top(MEASURES.index(ranking), wanted.count) for ranking in wanted.rank]
     places = np.unique(np.concatenate(tops))
     scale = Scale.of(window)
+    whole = Whole.of(steps)
     entries = _entries(WAYS[by], window, places, steps, wanted.samples_min, scale)
     results = []
     for ranking, top in zip(wanted.rank, tops, strict=True):
-        value = _header(by, span, window, ranking, scale)
+        value = _header(by, span, window, ranking, scale, whole)
         measure = MEASURES.index(ranking)
         ranked = zip(np.searchsorted(places, top).tolist(), window.sums[top, measure].tolist(), strict=True)
         value["top"] = [
@@ -151,13 +153,14 @@ def _entries(
     return entries
 
 
-def _header(by: str, span: Span, window: Table, ranking: str, scale: Scale) -> dict[str, Any]:
+def _header(by: str, span: Span, window: Table, ranking: str, scale: Scale, whole: Whole) -> dict[str, Any]:
     value: dict[str, Any] = {
         "window_start_ns": span.start_ns,
         "window_end_ns": span.end_ns,
         "covered_from_ns": span.covered_from_ns,
         "by": by,
         "ranked_by": ranking,
+        "counted_by": [rule.name for rule in Rule if whole.rules >> rule & 1],
         "keys": len(window),
         "correction": scale.known / scale.came,
         "lost_share": float(lost_share(scale.possible / scale.came)),

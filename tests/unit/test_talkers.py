@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import schemas
 from flowstream.batch import address_words
+from flowstream.counting import Rule
 from flowstream.talker_results import Wanted
 from flowstream.talker_tables import SUM_MAX, Table, folded
 from flowstream.talkers import TalkersConfig, TopTalkers
-from tests.talkers import CONFIG, FIRST, SECOND, Row, expected, fed, pane_of, run, summed, told, traffic
+from tests.talkers import CONFIG, FIRST, SECOND, Row, expected, fed, pane_of, ruled, run, summed, told, traffic
 
 ROWS = st.lists(
     st.builds(
         Row, st.integers(FIRST, FIRST + 40), st.tuples(st.integers(0, 6)), st.integers(0, 3), st.integers(0, 3),
-        st.integers(1, 2), st.integers(0, 3), st.just("protocol"),
+        st.integers(1, 2), st.integers(0, 3), st.just("protocol"), st.sampled_from(Rule),
     ),
     min_size=1, max_size=60,
 )  # fmt: skip
@@ -25,6 +28,13 @@ ROWS = st.lists(
 @given(ROWS)
 def test_every_window_has_the_sums_of_its_rows_and_ties_are_in_the_order_of_keys(rows):
     assert told(run(CONFIG, rows)) == expected(CONFIG, rows)
+
+
+@given(ROWS, st.integers(3, 9))
+def test_every_window_names_the_rules_by_which_its_rows_count_also_those_of_keys_that_were_dropped(rows, keys_max):
+    config = replace(CONFIG, keys_max=keys_max)
+    named = {r.key: r.value["counted_by"] for r in run(config, rows)}
+    assert named == ruled(config, rows)
 
 
 def test_many_windows_that_slide_by_a_pane_have_the_sums_of_their_rows():
