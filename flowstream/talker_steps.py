@@ -42,6 +42,8 @@ def said(table: Table, by: str, step_ns: int, start_ns: int, kept: int) -> list[
             "bytes_lost": table.lost.known,
             "bytes_lost_max": table.lost.possible,
             "rules": table.whole.rules,
+            "variance_total": table.whole.variance,
+            "weight_max_total": table.whole.weight_max,
         }
         for at, measure in enumerate(MEASURES):
             value[measure] = narrow.pack(table.sums[rows, at])
@@ -98,7 +100,7 @@ def _read(value: Mapping[str, Any], words: int) -> Table:
         totals,
         errors,
         Lost(int(value["bytes_lost"]), int(value["bytes_lost_max"])),
-        Whole(int(value["rules"])),
+        Whole(int(value["rules"]), float(value["variance_total"]), float(value["weight_max_total"])),
     )
 
 

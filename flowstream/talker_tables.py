@@ -48,14 +48,18 @@ class Whole(NamedTuple):
     """What is known of all rows of a step, whatever their keys, and of those dropped: no running sum can let it go."""
 
     rules: int = 0  # 1 << Rule of those by which rows count
+    variance: float = 0.0  # of their bytes
+    weight_max: float = 0.0  # the largest weight of a sample
 
     @classmethod
     def of(cls, tables: Iterable[Table]) -> Whole:
         """Return that of a run of steps, given in time order."""
-        rules = 0
+        rules, variance, weight_max = cls()
         for table in tables:
             rules |= table.whole.rules
-        return cls(rules)
+            variance += table.whole.variance
+            weight_max = max(weight_max, table.whole.weight_max)
+        return cls(rules, variance, weight_max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +95,9 @@ class Table:
         table = cls(keys[held], sums[held], spread[held])
         totals = _measured(min(_exact(column), _TOTAL_MAX) for column in table.sums.T)
         lost = Lost(*(min(round(totals[0] * (factor - 1.0)), _TOTAL_MAX) for factor in factors))
-        whole = Whole(int(np.bitwise_or.reduce(rows.bits)))
+        # One after the other: numpy's sum adds in an order that is the machine's.
+        variance = float(rows.variance.cumsum()[-1]) if len(rows) else 0.0
+        whole = Whole(int(np.bitwise_or.reduce(rows.bits)), variance, float(rows.weight_max.max(initial=0.0)))
         return replace(table, totals=totals, lost=lost, whole=whole)
 
     def slid(self, added: Table, leaving: Table) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import chi2
 
 from flowstream.batch import FlowType
 from flowstream.counting import Rule
@@ -141,6 +142,29 @@ def ruled(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, list[str]]:
                 rules = {r.rule for r in own if end - size <= r.pane < end}
                 for ranking in config.wanted.rank:
                     found[f"{(end - size) * SECOND}|{size}|{by}|{ranking}"] = [rule.name for rule in sorted(rules)]
+    return found
+
+
+def of_all(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, tuple[int | None, float, float]]:
+    """Return the bytes of every window with their bounds, by brute force: by result key, with bytes None if unsure.
+
+    A row is a sample of its own; the interval is that of the paper, in its own terms (``flowstream/estimate.py``).
+    """
+    found: dict[str, tuple[int | None, float, float]] = {}
+    for by in config.by:
+        own = [r for r in rows if r.by == by]
+        for size, step in config.windows:
+            for end in {(r.pane // step + 1) * step for r in own}:
+                sent = [r.sent for r in own if end - size <= r.pane < end]
+                total, squares, most = sum(sent), sum(n * n for n in sent), max(sent)
+                low = high = 0.0
+                if total:
+                    low = squares / (2 * total) * chi2.ppf(0.025, 2 * total**2 / squares)
+                    total_1, squares_1 = total + most, squares + most**2
+                    high = squares_1 / (2 * total_1) * chi2.ppf(0.975, 2 * total_1**2 / squares_1)
+                named = total if total**2 >= config.wanted.samples_min * squares else None
+                for ranking in config.wanted.rank:
+                    found[f"{(end - size) * SECOND}|{size}|{by}|{ranking}"] = (named, low, high)
     return found
 
 

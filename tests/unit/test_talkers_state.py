@@ -107,7 +107,13 @@ def test_a_table_of_many_keys_is_said_in_parts_and_read_back():
     count = 2 * talker_steps.KEYS_PER_PART + 17
     keys = np.unique(rng.integers(0, 1 << 62, (count, 2)).astype(np.uint64), axis=0)
     table = Table(
-        keys, rng.integers(1, 9, (len(keys), 3)), rng.random((len(keys), 2)), (1, 2, 3), (4, 5, 6), Lost(7, 8), Whole(9)
+        keys,
+        rng.integers(1, 9, (len(keys), 3)),
+        rng.random((len(keys), 2)),
+        (1, 2, 3),
+        (4, 5, 6),
+        Lost(7, 8),
+        Whole(9, 0.1, 0.7),
     )
     values = [r.value for r in talker_steps.said(table, "source", SECOND, 7 * SECOND, 60)]
     assert len(values) == 3
