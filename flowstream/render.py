@@ -142,13 +142,13 @@ def _sources(value: Mapping[str, Any]) -> str:
     rows = sorted(
         value["sources"], key=lambda r: (r["estimated_bytes"] is None, -(r["estimated_bytes"] or 0), r["src_addr"])
     )
-    named = ", ".join(f"{row['src_addr']} {source_text(row)}" for row in rows[:3])
+    named = ", ".join(f"{row['src_addr']} {_bytes(row, 'estimated_bytes')}" for row in rows[:3])
     return f"{time_text(value['window_start_ns'])} {len(rows)} sources: {named}"
 
 
-def source_text(row: Mapping[str, Any]) -> str:
-    """Return how much a source sent: with its bounds where it was sampled, ``not enough samples`` for too few."""
-    sent, low, high = (row[f"estimated_bytes{bound}"] for bound in ("", "_low", "_high"))
+def _bytes(row: Mapping[str, Any], figure: str) -> str:
+    """Return a number of bytes: with its bounds where it was sampled, ``not enough samples`` for too few."""
+    sent, low, high = (row[f"{figure}{bound}"] for bound in ("", "_low", "_high"))
     if sent is None:
         return f"{low:,} to {high:,} B, not enough samples"
     return f"{sent:,} B" if low == high else f"{sent:,} B [{low:,} to {high:,}]"
@@ -232,13 +232,13 @@ def _link_event(value: Mapping[str, Any]) -> str:
 
 
 def _counting(value: Mapping[str, Any]) -> str:
-    named = ", ".join(
-        f"{r['rule'].lower()} {r['bytes_counted']:,} B of {r['bytes_counted'] + r['bytes_removed']:,} B"
-        for r in value["rules"]
-    )
+    told = []
+    for rule in value["rules"]:
+        removed = f", removed {_bytes(rule, 'bytes_removed')}" if rule["records_removed"] else ""
+        told.append(f"{rule['rule'].lower()} {_bytes(rule, 'bytes_counted')}{removed}")
     times = value["sum_over_exporters"]
     summed = "" if times is None else f"; summed over exporters {times:.2f} times as much"
-    return f"{time_text(value['window_start_ns'])} counted once: {named}{summed}"
+    return f"{time_text(value['window_start_ns'])} counted once: {'; '.join(told)}{summed}"
 
 
 def _export_loss(value: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from flowstream.estimate import estimates
 from flowstream.export_loss import lost_share
 from flowstream.operators import Result
 from flowstream.partials import Cube
-from flowstream.saturation import COUNT_MAX
+from flowstream.saturation import COUNT_MAX, whole_bounds
 from flowstream.talker_tables import MEASURES, Table, Whole, spread_of
 
 STREAM = "talkers"
@@ -146,16 +146,18 @@ def _figures(
     factors = (scale.known / scale.came, scale.possible / scale.came)
     sure = estimates(samples, sent, spread[:, 0], spread[:, 1], samples_min, *factors)
     is_sure = (~np.isnan(sure.estimate)).tolist()
-    bounds = np.stack([np.floor(sure.low), np.ceil(sure.high)], axis=1).tolist()
     figures = []
-    for (came, packets, records), named, (low, high) in zip(sums, is_sure, bounds, strict=True):
+    for (came, packets, records), named, low, high in zip(
+        sums, is_sure, sure.low.tolist(), sure.high.tolist(), strict=True
+    ):
         estimate = scale.estimate(came)
+        bounds = whole_bounds(low, high, estimate)
         figures.append({
             "bytes": estimate if named else None,
-            # Of a whole number beyond 53 bits the nearest float may lie on the wrong side.
-            "bytes_low": min(int(low), estimate),
-            "bytes_high": min(max(int(high), estimate), COUNT_MAX),
-            "packets": scale.estimate(packets) if named else None, "records": min(records, COUNT_MAX),
+            "bytes_low": bounds[0],
+            "bytes_high": bounds[1],
+            "packets": scale.estimate(packets) if named else None,
+            "records": min(records, COUNT_MAX),
         })  # fmt: skip
     return figures
 

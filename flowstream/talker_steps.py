@@ -41,7 +41,7 @@ def said(table: Table, by: str, step_ns: int, start_ns: int, kept: int) -> list[
             "weight_max": narrow.pack(table.spread[rows, 1].copy().view(np.uint64)),
             "bytes_lost": table.lost.known,
             "bytes_lost_max": table.lost.possible,
-            "rules": table.whole.rules,
+            "counted_by": table.whole.rules,
             "variance_total": table.whole.variance,
             "weight_max_total": table.whole.weight_max,
         }
@@ -100,7 +100,7 @@ def _read(value: Mapping[str, Any], words: int) -> Table:
         totals,
         errors,
         Lost(int(value["bytes_lost"]), int(value["bytes_lost_max"])),
-        Whole(int(value["rules"]), float(value["variance_total"]), float(value["weight_max_total"])),
+        Whole(int(value["counted_by"]), float(value["variance_total"]), float(value["weight_max_total"])),
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
 
 from flowstream.batch import FlowType
 from flowstream.counting import Rule
@@ -16,6 +15,7 @@ from flowstream.partials import KEYS, Cube, PartialBatch
 from flowstream.talker_results import WAYS, Wanted
 from flowstream.talker_tables import MEASURES
 from flowstream.talkers import TalkersConfig, TopTalkers
+from tests.partial_rows import interval
 
 SECOND = 10**9
 FIRST = 1_700_000_400  # a whole number of quarters of an hour
@@ -148,7 +148,7 @@ def ruled(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, list[str]]:
 def of_all(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, tuple[int | None, float, float]]:
     """Return the bytes of every window with their bounds, by brute force: by result key, with bytes None if unsure.
 
-    A row is a sample of its own; the interval is that of the paper, in its own terms (``flowstream/estimate.py``).
+    A row is a sample of its own.
     """
     found: dict[str, tuple[int | None, float, float]] = {}
     for by in config.by:
@@ -156,15 +156,11 @@ def of_all(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, tuple[int | 
         for size, step in config.windows:
             for end in {(r.pane // step + 1) * step for r in own}:
                 sent = [r.sent for r in own if end - size <= r.pane < end]
-                total, squares, most = sum(sent), sum(n * n for n in sent), max(sent)
-                low = high = 0.0
-                if total:
-                    low = squares / (2 * total) * chi2.ppf(0.025, 2 * total**2 / squares)
-                    total_1, squares_1 = total + most, squares + most**2
-                    high = squares_1 / (2 * total_1) * chi2.ppf(0.975, 2 * total_1**2 / squares_1)
+                total, squares = sum(sent), sum(n * n for n in sent)
                 named = total if total**2 >= config.wanted.samples_min * squares else None
+                bounds = interval(total, squares, max(sent))
                 for ranking in config.wanted.rank:
-                    found[f"{(end - size) * SECOND}|{size}|{by}|{ranking}"] = (named, low, high)
+                    found[f"{(end - size) * SECOND}|{size}|{by}|{ranking}"] = (named, *bounds)
     return found
 
 

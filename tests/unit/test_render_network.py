@@ -63,6 +63,26 @@ def test_talkers_show_the_first_five_by_their_rank_and_what_is_not_sure():
     )
 
 
+def decided(kind, number, low, high, records=9):
+    names = (f"bytes_{kind}", f"bytes_{kind}_low", f"bytes_{kind}_high", f"records_{kind}")
+    return dict(zip(names, (number, low, high, records), strict=True))
+
+
+def test_counting_says_what_each_rule_left_and_what_a_sum_over_exporters_would_be():
+    rules = [
+        {"rule": "EDGE", **decided("counted", 1000, 900, 1200), **decided("removed", 2000, 2000, 2000)},
+        {"rule": "ONLY", **decided("counted", 5, 5, 5), **decided("removed", 0, 0, 0, 0)},
+        {"rule": "TTL", **decided("counted", 9, 9, 9), **decided("removed", None, 1, 90)},
+    ]
+    value = {"window_start_ns": T_NS, "rules": rules, "sum_over_exporters": 2.99}
+    line = (
+        "01:33:27.354 counted once: edge 1,000 B [900 to 1,200], removed 2,000 B; only 5 B; "
+        "ttl 9 B, removed 1 to 90 B, not enough samples"
+    )
+    assert render_line("counting", "", value) == f"{line}; summed over exporters 2.99 times as much"
+    assert render_line("counting", "", value | {"sum_over_exporters": None}) == line
+
+
 def port(if_index, share, rate_bps, **more):
     return {
         "if_index": if_index, "direction": "out", "name": "", "rate_bps": rate_bps, "low_bps": 3_000_000,
