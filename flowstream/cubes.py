@@ -29,6 +29,7 @@ from flowstream.partials import KEYS, PARTIAL_COLUMNS, Cube, PartialBatch
 Maker = Callable[[Pane], Mapping[str, Array]]
 
 NO_NUMBER: Final = 64  # in the place of the low bits of a sequence number
+OF_EVERY_ROW: Final = frozenset({Cube.COUNTING, Cube.SEQUENCE})  # other cubes are of the rows that count
 WITH_PORTS: Final = (6, 17, 33, 132, 136)  # TCP, UDP, DCCP, SCTP, UDP-Lite
 
 
@@ -67,6 +68,13 @@ class _Counting:
     def sums_of_pairs(self) -> Sums:
         pair, keys, _ = self.pairs
         return self.sums.by(pair, len(keys))
+
+    @cached_property
+    def rules(self) -> Array:
+        """By which rules rows count, as the bits of one number: of the pane, whatever key a row adds to."""
+        return np.asarray(
+            np.bitwise_or.reduce(np.uint64(1) << self.counted.rule[self.counted.counts].astype(np.uint64))
+        )
 
     @cached_property
     def exporters(self) -> tuple[Integers, Array]:
@@ -230,6 +238,8 @@ class CubesOf:
             return PartialBatch.zeros(0)
         counting = _Counting(pane.rows, self._counting.in_time_order(pane.rows))
         made: dict[Cube, Mapping[str, Array]] = {cube: _MAKERS[cube](counting) for cube in self.config.cubes}
+        for cube in self.config.cubes - OF_EVERY_ROW:
+            made[cube] = {**made[cube], "bits": counting.rules}
         made |= {cube: make(pane) for cube, make in self.config.others.items()}
         return _joined(made, pane, partition)
 

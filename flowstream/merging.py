@@ -35,7 +35,7 @@ def build_merging_operators(
         built.append(LinkUse(settings.link_use.config(settings.sampling.samples_min), settings.pane_ns, links))
     if "counting" in settings.analyses:
         size_panes = settings.panes(settings.counting.size_s)
-        built.append(CountingResults(size_panes, settings.pane_ns))
+        built.append(CountingResults(size_panes, settings.pane_ns, settings.sampling.samples_min))
         # Its rows are in every partition, and it speaks in one.
         if partition == partition_of(int(Cube.SEQUENCE), settings.topics.partitions):
             built.append(ExportLoss(size_panes, settings.pane_ns))

@@ -51,7 +51,7 @@ PARTIAL_COLUMNS: Mapping[str, Column] = {
     "records": Column("i8", "flow records, or samples"),
     "variance": Column("f8", "of the bytes (estimate.rate_interval): 0 where nothing was sampled"),
     "weight_max": Column("f8", "the largest weight one more sample could have: of what was seen, or a full frame"),
-    "bits": Column("u8", "of cube SEQUENCE"),
+    "bits": Column("u8", "of cube SEQUENCE; where rows are counted once, 1 << Rule of those by which rows count"),
 }
 
 

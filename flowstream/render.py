@@ -171,20 +171,24 @@ def talker_text(by: str, entry: Mapping[str, Any]) -> str:
     return str({"source": entry["src_addr"], "destination": entry["dst_addr"], "protocol": proto}[by])
 
 
+def _sent(entry: Mapping[str, Any], ranked_by: str) -> str:
+    """Return what a key or all keys together sent, with its share of the whole if it has one, and its bounds."""
+    bounds = f"{entry['bytes_low']:,} to {entry['bytes_high']:,}"
+    if entry[ranked_by] is None:
+        return f"{bounds} bytes, not enough samples"
+    share = "" if entry.get("share") is None else f" {entry['share']:.0%}"
+    return f"{entry[ranked_by]:,} {ranked_by}{share}" + (f" [{bounds}]" if ranked_by == "bytes" else "")
+
+
 def _talkers(value: Mapping[str, Any]) -> str:
     ranked_by, length_ns = value["ranked_by"], value["window_end_ns"] - value["window_start_ns"]
-    shown = []
-    for entry in value["top"][:5]:
-        figure = f"{entry['bytes_low']:,} to {entry['bytes_high']:,} bytes, not enough samples"
-        if entry[ranked_by] is not None:
-            figure = f"{entry[ranked_by]:,} {ranked_by} {entry['share']:.0%}"
-            if ranked_by == "bytes":
-                figure += f" [{entry['bytes_low']:,} to {entry['bytes_high']:,}]"
-        shown.append(f"{talker_text(value['by'], entry)} {figure}")
+    shown = [f"{talker_text(value['by'], entry)} {_sent(entry, ranked_by)}" for entry in value["top"][:5]]
     cut = max(0, value["covered_from_ns"] - value["window_start_ns"])
+    rules = ", ".join(value["counted_by"]).lower()
     return (
         f"{time_text(value['window_end_ns'])} {duration_text(length_ns)}{' (the log began within it)' if cut else ''}, "
-        f"{value['keys']:,} by {value['by']}: {'; '.join(shown)}{_lost(value)}"
+        f"{_sent(value, ranked_by)}, {value['keys']:,} by {value['by']}, counted by {rules}: "
+        f"{'; '.join(shown)}{_lost(value)}"
     )
 
 
@@ -229,13 +233,13 @@ def _link_event(value: Mapping[str, Any]) -> str:
 
 
 def _counting(value: Mapping[str, Any]) -> str:
-    named = ", ".join(
-        f"{r['rule'].lower()} {r['bytes_counted']:,} B of {r['bytes_counted'] + r['bytes_removed']:,} B"
-        for r in value["rules"]
-    )
+    told = []
+    for rule in value["rules"]:
+        removed = f", removed {bytes_text(rule, 'bytes_removed')}" if rule["records_removed"] else ""
+        told.append(f"{rule['rule'].lower()} {bytes_text(rule, 'bytes_counted')}{removed}")
     times = value["sum_over_exporters"]
     summed = "" if times is None else f"; summed over exporters {times:.2f} times as much"
-    return f"{time_text(value['window_start_ns'])} counted once: {named}{summed}"
+    return f"{time_text(value['window_start_ns'])} counted once: {'; '.join(told)}{summed}"
 
 
 def _export_loss(value: Mapping[str, Any]) -> str:

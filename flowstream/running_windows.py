@@ -12,7 +12,7 @@ from flowstream.errors import StateError
 from flowstream.operators import Pane, Result
 from flowstream.partials import PartialBatch
 
-VERSION = 1
+VERSION = 2
 
 
 class WindowSnapshot(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,12 @@ import numpy as np
 from flowstream.bare_kernel import inline_njit
 
 COUNT_MAX: Final = (1 << 63) - 1
+
+
+def whole_bounds(low: float, high: float, estimate: int) -> tuple[int, int]:
+    """Return the bounds of a whole number, ``low`` rounded down and ``high`` up; at most ``COUNT_MAX``."""
+    # Beyond 53 bits the nearest float may lie on the wrong side of the number itself.
+    return min(math.floor(low), estimate), min(max(math.ceil(high), estimate), COUNT_MAX)
 
 
 @inline_njit

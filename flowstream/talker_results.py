@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.batch import address_text
+from flowstream.counting import Rule
 from flowstream.estimate import estimates
 from flowstream.export_loss import lost_share
 from flowstream.operators import Result
 from flowstream.partials import Cube
-from flowstream.saturation import COUNT_MAX
-from flowstream.talker_tables import MEASURES, Table, spread_of
+from flowstream.saturation import COUNT_MAX, whole_bounds
+from flowstream.talker_tables import MEASURES, Table, Whole, spread_of
 
 STREAM = "talkers"
 
@@ -112,57 +113,65 @@ def said(by: str, span: Span, window: Table, steps: Sequence[Table], wanted: Wan
     """Return the results of a window, one per ranking; ``steps`` are the tables it is the sum of, in time order."""
     tops = [window.top(MEASURES.index(ranking), wanted.count) for ranking in wanted.rank]
     places = np.unique(np.concatenate(tops))
-    scale = Scale.of(window)
-    entries = _entries(WAYS[by], window, places, steps, wanted.samples_min, scale)
+    scale, whole = Scale.of(window), Whole.of(steps)
+    keys = window.keys[places]
+    spread = np.concatenate([spread_of(keys, steps), [[whole.variance, whole.weight_max]]])
+    *of_keys, of_all = _figures([*window.sums[places].tolist(), window.totals], spread, wanted.samples_min, scale)
+    error = scale.most(window.errors[0])
+    entries = [
+        {**_NO_FIELDS, **WAYS[by].fields(key), **own, "bytes_high": min(own["bytes_high"] + error, COUNT_MAX)}
+        for key, own in zip(keys.tolist(), of_keys, strict=True)
+    ]
+    header = _header(by, span, window, whole, scale) | of_all
     results = []
     for ranking, top in zip(wanted.rank, tops, strict=True):
-        value = _header(by, span, window, ranking, scale)
         measure = MEASURES.index(ranking)
+        total = None if of_all[ranking] is None else window.totals[measure]
         ranked = zip(np.searchsorted(places, top).tolist(), window.sums[top, measure].tolist(), strict=True)
-        value["top"] = [
-            {**entries[at], "share": None if entries[at][ranking] is None else came / window.totals[measure]}
+        shown = [
+            {**entries[at], "share": None if total is None or entries[at][ranking] is None else came / total}
             for at, came in ranked
         ]
         key = f"{span.start_ns}|{seconds_text(span.end_ns - span.start_ns)}|{by}|{ranking}"
-        results.append(Result(STREAM, key, span.end_ns, value))
+        results.append(Result(STREAM, key, span.end_ns, {**header, "ranked_by": ranking, "top": shown}))
     return results
 
 
-def _entries(
-    way: By, window: Table, places: NDArray[np.int64], steps: Sequence[Table], samples_min: float, scale: Scale
+def _figures(
+    sums: Sequence[Sequence[int]], spread: NDArray[np.float64], samples_min: float, scale: Scale
 ) -> list[dict[str, Any]]:
-    keys, sums = window.keys[places], window.sums[places]
-    spread = spread_of(keys, steps)
+    """Return what is said of sums, each of bytes, packets and records, by the variance and largest weight of each."""
+    samples = np.array([min(records, COUNT_MAX) for *_, records in sums], np.int64)
+    sent = np.array([came for came, *_ in sums], np.float64)
     factors = (scale.known / scale.came, scale.possible / scale.came)
-    sure = estimates(sums[:, 2], sums[:, 0], spread[:, 0], spread[:, 1], samples_min, *factors)
+    sure = estimates(samples, sent, spread[:, 0], spread[:, 1], samples_min, *factors)
     is_sure = (~np.isnan(sure.estimate)).tolist()
-    bounds = np.stack([np.floor(sure.low), np.ceil(sure.high)], axis=1).tolist()
-    entries = []
-    for key, (came, packets, records), named, (low, high) in zip(
-        keys.tolist(), sums.tolist(), is_sure, bounds, strict=True
+    figures = []
+    for (came, packets, records), named, low, high in zip(
+        sums, is_sure, sure.low.tolist(), sure.high.tolist(), strict=True
     ):
-        figures = {
-            "bytes": scale.estimate(came) if named else None,
-            "bytes_low": min(int(low), COUNT_MAX),
-            "bytes_high": min(int(high) + scale.most(window.errors[0]), COUNT_MAX),
-            "packets": scale.estimate(packets) if named else None, "records": records,
-        }  # fmt: skip
-        entries.append({**_NO_FIELDS, **way.fields(key), **figures})
-    return entries
+        estimate = scale.estimate(came)
+        bounds = whole_bounds(low, high, estimate)
+        figures.append({
+            "bytes": estimate if named else None,
+            "bytes_low": bounds[0],
+            "bytes_high": bounds[1],
+            "packets": scale.estimate(packets) if named else None,
+            "records": min(records, COUNT_MAX),
+        })  # fmt: skip
+    return figures
 
 
-def _header(by: str, span: Span, window: Table, ranking: str, scale: Scale) -> dict[str, Any]:
-    value: dict[str, Any] = {
+def _header(by: str, span: Span, window: Table, whole: Whole, scale: Scale) -> dict[str, Any]:
+    errors = zip(MEASURES, (scale, scale, _AS_THEY_CAME), window.errors, strict=True)
+    return {
         "window_start_ns": span.start_ns,
         "window_end_ns": span.end_ns,
         "covered_from_ns": span.covered_from_ns,
         "by": by,
-        "ranked_by": ranking,
+        "counted_by": [rule.name for rule in Rule if whole.rules >> rule & 1],
         "keys": len(window),
         "correction": scale.known / scale.came,
         "lost_share": float(lost_share(scale.possible / scale.came)),
+        **{f"{measure}_error_max": own.most(error) for measure, own, error in errors},
     }
-    for measure, total, error in zip(MEASURES, window.totals, window.errors, strict=True):
-        own = _AS_THEY_CAME if measure == "records" else scale
-        value |= {measure: own.estimate(total), f"{measure}_error_max": own.most(error)}
-    return value

@@ -14,7 +14,7 @@ import numpy as np
 from flowstream import narrow
 from flowstream.errors import StateError
 from flowstream.operators import Result
-from flowstream.talker_tables import MEASURES, Lost, Measured, Table
+from flowstream.talker_tables import MEASURES, Lost, Measured, Table, Whole
 
 STREAM = "talker-steps"
 #: At up to 80 bytes a key, 5 MB: below the 16 MB that a message may have.
@@ -41,6 +41,9 @@ def said(table: Table, by: str, step_ns: int, start_ns: int, kept: int) -> list[
             "weight_max": narrow.pack(table.spread[rows, 1].copy().view(np.uint64)),
             "bytes_lost": table.lost.known,
             "bytes_lost_max": table.lost.possible,
+            "counted_by": table.whole.rules,
+            "variance_total": table.whole.variance,
+            "weight_max_total": table.whole.weight_max,
         }
         for at, measure in enumerate(MEASURES):
             value[measure] = narrow.pack(table.sums[rows, at])
@@ -78,7 +81,7 @@ class Parts:
         keys, sums, spread = (
             np.concatenate([getattr(part, name) for part in read]) for name in ("keys", "sums", "spread")
         )
-        return Table(keys, sums, spread, read[0].totals, read[0].errors, read[0].lost)
+        return Table(keys, sums, spread, *(getattr(read[0], name) for name in ("totals", "errors", "lost", "whole")))
 
 
 def _read(value: Mapping[str, Any], words: int) -> Table:
@@ -97,6 +100,7 @@ def _read(value: Mapping[str, Any], words: int) -> Table:
         totals,
         errors,
         Lost(int(value["bytes_lost"]), int(value["bytes_lost_max"])),
+        Whole(int(value["counted_by"]), float(value["variance_total"]), float(value["weight_max_total"])),
     )
 
 

@@ -44,6 +44,24 @@ class Lost(NamedTuple):
 NONE_LOST = Lost(0, 0)
 
 
+class Whole(NamedTuple):
+    """What is known of all rows of a step, whatever their keys, and of those dropped: no running sum can let it go."""
+
+    rules: int = 0  # 1 << Rule of those by which rows count
+    variance: float = 0.0  # of their bytes
+    weight_max: float = 0.0  # the largest weight of a sample
+
+    @classmethod
+    def of(cls, tables: Iterable[Table]) -> Whole:
+        """Return that of a run of steps, given in time order."""
+        rules, variance, weight_max = cls()
+        for table in tables:
+            rules |= table.whole.rules
+            variance += table.whole.variance
+            weight_max = max(weight_max, table.whole.weight_max)
+        return cls(rules, variance, weight_max)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Keys in ascending order with their sums; ``spread`` is that of a step, of a window it has no columns."""
@@ -54,6 +72,7 @@ class Table:
     totals: Measured = NOTHING  # of all keys, also those dropped
     errors: Measured = NOTHING  # how much too small a sum is at the most; a key that is not there sent no more
     lost: Lost = NONE_LOST  # in no sum and no total
+    whole: Whole = Whole()  # noqa: RUF009 - it is a tuple; of a step, a window has none
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -76,7 +95,10 @@ class Table:
         table = cls(keys[held], sums[held], spread[held])
         totals = _measured(min(_exact(column), _TOTAL_MAX) for column in table.sums.T)
         lost = Lost(*(min(round(totals[0] * (factor - 1.0)), _TOTAL_MAX) for factor in factors))
-        return replace(table, totals=totals, lost=lost)
+        # One after the other: numpy's sum adds in an order that is the machine's.
+        variance = float(rows.variance.cumsum()[-1]) if len(rows) else 0.0
+        whole = Whole(int(np.bitwise_or.reduce(rows.bits)), variance, float(rows.weight_max.max(initial=0.0)))
+        return replace(table, totals=totals, lost=lost, whole=whole)
 
     def slid(self, added: Table, leaving: Table) -> Table:
         """Return this table plus one, minus another that had been added to it."""
@@ -106,7 +128,7 @@ class Table:
         sums = np.maximum(self.sums - cuts, 0)
         held = sums.any(axis=1)
         errors = _measured(a + int(b) for a, b in zip(self.errors, cuts, strict=True))
-        return Table(self.keys[held], sums[held], self.spread[held], self.totals, errors, self.lost)
+        return replace(self, keys=self.keys[held], sums=sums[held], spread=self.spread[held], errors=errors)
 
     def top(self, measure: int, count: int) -> NDArray[np.int64]:
         """Return where the keys with most of a measure are: the largest first, equal ones in the order of keys."""
@@ -132,12 +154,13 @@ def folded(tables: Iterable[Table], empty: Table, keys_max: int) -> tuple[Table,
 
 def merged_step(tables: Iterable[Table], words: int, keys_max: int) -> Table:
     """Return the table of a step from those of the shorter steps in it, in time order."""
-    table, _ = folded(tables, Table.empty(words, 2), keys_max)
+    steps = list(tables)
+    table, _ = folded(steps, Table.empty(words, 2), keys_max)
     totals = _measured(min(total, _TOTAL_MAX) for total in table.totals)
     lost = Lost(*(min(part, _TOTAL_MAX) for part in table.lost))
     # Copies: the arrays that tables were added in are longer than what came of it.
     keys, sums, spread = table.keys.copy(), np.minimum(table.sums, SUM_MAX), table.spread.copy()
-    return Table(keys, sums, spread, totals, table.errors, lost)
+    return Table(keys, sums, spread, totals, table.errors, lost, Whole.of(steps))
 
 
 def spread_of(wanted: Words, tables: Iterable[Table]) -> Spread:

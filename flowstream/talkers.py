@@ -28,7 +28,7 @@ from flowstream.sequence_gaps import LossTracker
 from flowstream.talker_results import WAYS, Span, Wanted
 from flowstream.talker_tables import MEASURES, STEPS_MAX, Table, folded, merged_step
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import chi2
 
 from flowstream.batch import FlowBatch
 from flowstream.counting import CountOnce
@@ -27,6 +28,15 @@ def pane_of(rows: Any, index: int = 0) -> Pane:
 def summed(rows: FlowBatch, links: LinkTable | None = None, partition: int = 0, index: int = 0) -> PartialBatch:
     """Return what all cubes make of rows."""
     return CubesOf(CubesConfig(), CountOnce(links or LinkTable())).of(pane_of(rows, index), partition)
+
+
+def interval(total: float, variance: float, weight_max: float) -> tuple[float, float]:
+    """Return the bounds of a sum of samples in the terms of the paper that ``flowstream/estimate.py`` names."""
+    if not total or not variance:
+        return total, total
+    low = variance / (2 * total) * chi2.ppf(0.025, 2 * total**2 / variance)
+    total, variance = total + weight_max, variance + weight_max**2
+    return low, variance / (2 * total) * chi2.ppf(0.975, 2 * total**2 / variance)
 
 
 def merged(parts: Iterable[PartialBatch]) -> dict[tuple[Cube, tuple[int, ...]], Sums]:

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flowstream.batch import FlowType
+from flowstream.counting import Rule
 from flowstream.operators import Pane, Result
 from flowstream.partials import KEYS, Cube, PartialBatch
 from flowstream.talker_results import WAYS, Wanted
 from flowstream.talker_tables import MEASURES
 from flowstream.talkers import TalkersConfig, TopTalkers
+from tests.partial_rows import interval
 
 SECOND = 10**9
 FIRST = 1_700_000_400  # a whole number of quarters of an hour
@@ -32,6 +34,7 @@ class Row(NamedTuple):
     records: int = 1
     partition: int = 0
     by: str = "protocol"
+    rule: Rule = Rule.ONLY
 
 
 def as_served(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def pane_of(index: int, rows: Iterable[Row]) -> Pane:
         "origin_offset": [r.pane for r in rows],
         "origin_row": range(len(rows)),
         "cube": [int(Cube.SEQUENCE if r.by == SEQUENCE else WAYS[r.by].cube) for r in rows],
-        "bits": np.array([1 << (r.key[3] & 63) if r.by == SEQUENCE else 0 for r in rows], np.uint64),
+        "bits": np.array([1 << (r.key[3] & 63 if r.by == SEQUENCE else r.rule) for r in rows], np.uint64),
         "bytes": [r.sent for r in rows],
         "packets": [r.packets for r in rows],
         "records": [r.records for r in rows],
@@ -129,6 +132,38 @@ def expected(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, tuple[Any,
     return found
 
 
+def ruled(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return by which rules the rows of every window count, by brute force: by result key, in the order of the enum."""
+    found: dict[str, list[str]] = {}
+    for by in config.by:
+        own = [r for r in rows if r.by == by]
+        for size, step in config.windows:
+            for end in {(r.pane // step + 1) * step for r in own}:
+                rules = {r.rule for r in own if end - size <= r.pane < end}
+                for ranking in config.wanted.rank:
+                    found[f"{(end - size) * SECOND}|{size}|{by}|{ranking}"] = [rule.name for rule in sorted(rules)]
+    return found
+
+
+def of_all(config: TalkersConfig, rows: Sequence[Row]) -> dict[str, tuple[int | None, float, float]]:
+    """Return the bytes of every window with their bounds, by brute force: by result key, with bytes None if unsure.
+
+    A row is a sample of its own.
+    """
+    found: dict[str, tuple[int | None, float, float]] = {}
+    for by in config.by:
+        own = [r for r in rows if r.by == by]
+        for size, step in config.windows:
+            for end in {(r.pane // step + 1) * step for r in own}:
+                sent = [r.sent for r in own if end - size <= r.pane < end]
+                total, squares = sum(sent), sum(n * n for n in sent)
+                named = total if total**2 >= config.wanted.samples_min * squares else None
+                bounds = interval(total, squares, max(sent))
+                for ranking in config.wanted.rank:
+                    found[f"{(end - size) * SECOND}|{size}|{by}|{ranking}"] = (named, *bounds)
+    return found
+
+
 def told(results: Iterable[Result], name: str = "proto") -> dict[str, tuple[Any, ...]]:
     """Return results in the form of ``expected``, of keys that are one number."""
     return {
@@ -151,5 +186,6 @@ def traffic(seed: int, panes: int = 60, keys: int = 40) -> list[Row]:
     for pane in range(FIRST, FIRST + panes):
         if (pane // 7) % 4 != 3:
             drawn = zip((rng.zipf(1.3, 8) % keys).tolist(), rng.integers((1, 0), (9, 4), (8, 2)).tolist(), strict=True)
-            rows += [Row(pane, (key,), sent, 2, 1, partition) for key, (sent, partition) in drawn]
+            rule = Rule(pane // 5 % len(Rule))
+            rows += [Row(pane, (key,), sent, 2, 1, partition, rule=rule) for key, (sent, partition) in drawn]
     return rows

@@ -29,9 +29,9 @@ from tests.integration.test_replay import command
 from tests.integration.test_web import fetch
 from tests.waiting import wait_for
 
-ANALYSES = ["elephants", "links"]
+ANALYSES = ["elephants", "links", "counting"]
 AGENTS = "ingest,analyses,merges"
-SAID = ("link-use", "link-events")  # percentiles are told at the end of the hour, which does not come
+SAID = ("link-use", "link-events", "counting")  # percentiles are told at the end of the hour, which does not come
 SLID = ("talkers",)
 Said = dict[tuple[str, int, bytes], bytes]  # value by stream, partition and key
 
@@ -43,7 +43,7 @@ LINK_USE = {"interval_s": 5.0, "spread_max_s": 10.0, "threshold": 0.2, "for_inte
 def lab(broker: str, topic_prefix: str, tmp_path: Path) -> Iterator[Lab]:
     with Lab(broker, topic_prefix, tmp_path) as made:
         # Nothing is idle: what is sent later is not late, and what the end of the log leaves open stays so.
-        made.change(analyses=ANALYSES, link_use=LINK_USE, time={"idle_after_s": 3600})
+        made.change(analyses=ANALYSES, link_use=LINK_USE, counting={"size_s": 5.0}, time={"idle_after_s": 3600})
         yield made
 
 
@@ -76,6 +76,7 @@ def test_one_two_and_three_workers_of_which_one_is_killed_merge_what_a_file_does
     last_ns = max(int(key.split(b"|")[0]) for _, key in expected)
     end = str(last_ns - 25 * 10**9).encode()
     assert len(before(expected, end)) > 50
+    assert sum(stream == "counting" for stream, _ in before(expected, end)) > 3
     lab.change(delivery=delivery)
     lab.prepare(LINKS, raw_partitions=1)
     lab.send(values[:7_000])

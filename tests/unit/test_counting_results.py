@@ -27,11 +27,10 @@ from flowstream.recordings import Recording
 from flowstream.sequence_gaps import LossTracker
 from flowstream.settings import Settings
 from tests.builders import flows
-from tests.partial_rows import SECOND, pane_of, summed
+from tests.partial_rows import SECOND, interval, pane_of, summed
 
 RECORDED = Path(__file__).resolve().parents[1] / "data"
 LINKS = LinkTable.from_path(RECORDED / "clos_links.csv")
-MINUTE_NS = 60 * SECOND
 
 
 @cache
@@ -75,11 +74,11 @@ def by_source(rows: PartialBatch) -> dict[str, dict[str, float]]:
     return found
 
 
-def told(links: LinkTable) -> list[dict]:
-    operator, said = CountingResults(60, SECOND), []
+def told(links: LinkTable, size_panes: int = 60) -> list[dict]:
+    operator, said = CountingResults(size_panes, SECOND), []
     for pane, partials in panes(fabric(), links):
         said += operator.process([Pane(pane.index, pane.start_ns, pane.end_ns, partials)])
-    end_ns = -(-pane.end_ns // MINUTE_NS) * MINUTE_NS
+    end_ns = -(-pane.end_ns // operator.size_ns) * operator.size_ns
     if not operator.quiet:
         last = Pane(end_ns // SECOND - 1, end_ns - SECOND, end_ns, PartialBatch.zeros(0))
         said += operator.process([last])
@@ -118,6 +117,76 @@ def test_without_a_table_the_same_flows_count_once_too_but_by_the_nearest_or_lar
     assert all(v["sum_over_exporters"] > 1.5 for v in values)
 
 
+@pytest.mark.parametrize("links", [LINKS, LinkTable()], ids=["edges", "no links"])
+def test_what_each_rule_left_and_removed_is_as_sure_as_its_rows_together(links):
+    sums: dict[tuple[int, str, str], list[float]] = {}
+    for pane, _ in panes(fabric(), links):
+        counted = CountOnce(links).in_time_order(pane.rows)
+        columns = (counted.rule, counted.counts, pane.rows.bytes, pane.rows.sampling_rate)
+        for rule, counts, sent, rate in zip(*(column.tolist() for column in columns), strict=True):
+            key = (pane.start_ns // (60 * SECOND) * 60 * SECOND, Rule(rule).name, "counted" if counts else "removed")
+            own = sums.setdefault(key, [0, 0.0, 0.0])
+            own[0] += sent * rate
+            own[1] += (sent * rate) ** 2 * (1 - 1 / rate)
+            own[2] = max(own[2], sent * rate, 1518 * rate)
+    figures = 0
+    for value in told(links):
+        for rule in value["rules"]:
+            for kind in ("counted", "removed"):
+                total, variance, most = sums.pop((value["window_start_ns"], rule["rule"], kind), (0, 0.0, 0.0))
+                assert rule[f"bytes_{kind}"] == (total if total**2 >= 4 * variance else None)
+                bounds = rule[f"bytes_{kind}_low"], rule[f"bytes_{kind}_high"]
+                assert bounds == pytest.approx(interval(total, variance, most), rel=1e-6, abs=1)
+                figures += 1
+    assert not sums
+    assert figures > 3
+
+
+def test_what_was_sent_is_between_the_bounds_of_what_counts():
+    (value,) = told(LINKS, 3600)
+    (rule,) = value["rules"]
+    assert rule["bytes_counted_low"] <= sum(size for size, _ in oracle().values()) <= rule["bytes_counted_high"]
+
+
+@pytest.mark.parametrize(("samples", "enough"), [(3, False), (4, True)])
+def test_of_few_samples_there_are_bounds_and_no_number(samples, enough):
+    operator = CountingResults(1, SECOND, 4.0)
+    rows = FlowBatch.of(
+        samples, {"bytes": [1000] * samples, "packets": [1] * samples, "sampling_rate": [2**30] * samples}
+    )
+    (result,) = operator.process([Pane(0, 0, SECOND, summed(rows))])
+    (rule,) = result.value["rules"]
+    named = (rule["bytes_counted"], rule["packets_counted"], result.value["sum_over_exporters"])
+    sent = samples * 1000 * 2**30
+    # Of four samples at one in 2^30 the variance is by 2^-30 below that of four.
+    assert named == ((sent, samples * 2**30, 1.0) if enough else (None, None, None))
+    assert rule["records_counted"] == samples
+    assert rule["bytes_counted_low"] < sent < rule["bytes_counted_high"]
+    assert (rule["bytes_removed"], rule["bytes_removed_low"], rule["bytes_removed_high"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("links", [LINKS, LinkTable()], ids=["edges", "no links"])
+def test_talkers_name_the_rules_by_which_anything_counted_and_have_its_bytes(links):
+    windows = {"windows": [{"size_s": 20, "step_s": 20}], "rank": ["bytes"]}
+    chosen = Settings(analyses=("counting", "talkers"), counting={"size_s": 20}, talkers=windows)
+    pipeline = FilePipeline(chosen, links, "flow-messages", "goflow")
+    batches = in_batches(Recording(RECORDED / "clos_60s_goflow2_v2.bin.gz").messages(), 3000)
+    results = [*(r for p in batches for r in one_by_one(pipeline.feed(p))), *one_by_one(pipeline.finish())]
+    counted = {
+        r.value["window_start_ns"]: [rule for rule in r.value["rules"] if rule["records_counted"]]
+        for r in results
+        if r.stream == "counting"
+    }
+    talkers = [r.value for r in results if r.stream == "talkers"]
+    assert len(talkers) == 8 * len(counted) > 16
+    for value in talkers:
+        rules = counted[value["window_start_ns"]]
+        assert value["counted_by"] == [rule["rule"] for rule in rules]
+        assert value["bytes"] == sum(rule["bytes_counted"] for rule in rules)
+        if len(rules) == 1:
+            assert value["bytes_low"] == pytest.approx(rules[0]["bytes_counted_low"], rel=1e-6)
+
+
 @pytest.mark.parametrize("dropped", [0.1, 0.3])
 def test_of_lost_sflow_datagrams_the_upper_bound_knows(dropped):
     """Whole datagrams are dropped; the truth stays between bounds that the gaps have widened."""
@@ -148,8 +217,9 @@ def test_of_lost_sflow_datagrams_the_upper_bound_knows(dropped):
 
 
 def test_windows_do_not_mix_and_a_restored_operator_goes_on():
-    rows = FlowBatch.of(3, {"bytes": [5, 7, 11], "packets": [1, 1, 1], "src_port": [1, 2, 3]})
-    through, again = CountingResults(2, SECOND), CountingResults(2, SECOND)
+    columns = {"bytes": [5, 7, 11], "packets": [1, 1, 1], "src_port": [1, 2, 3], "sampling_rate": [3, 3, 3]}
+    rows = FlowBatch.of(3, columns)
+    through, again = CountingResults(2, SECOND, 0.0), CountingResults(2, SECOND, 0.0)
     said, repeated = [], []
     for index in (4, 6, 7):
         again.restore(through.snapshot())
@@ -159,7 +229,7 @@ def test_windows_do_not_mix_and_a_restored_operator_goes_on():
         assert again.snapshot() == through.snapshot()
     assert said == repeated
     assert [(r.key, r.value["rules"][0]["bytes_counted"], r.value["sum_over_exporters"]) for r in said] == [
-        (str(4 * SECOND), 23, 1.0), (str(6 * SECOND), 46, 1.0),
+        (str(4 * SECOND), 69, 1.0), (str(6 * SECOND), 138, 1.0),
     ]  # fmt: skip
 
 

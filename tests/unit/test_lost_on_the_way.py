@@ -52,6 +52,9 @@ def test_of_flow_records_of_one_size_that_are_lost_the_totals_are_those_sent(los
     assert (value["bytes"], value["packets"], value["records"]) == (64 * size, 128, len(panes))
     assert value["lost_share"] == pytest.approx(len(lost) / 64)
     assert value["correction"] == pytest.approx(64 / len(panes))
+    (plain,) = run(ONE, [row for row in rows if row.by == "protocol" and row.pane < START + 64])
+    for bound in ("bytes_low", "bytes_high"):
+        assert value[bound] == pytest.approx(plain.value[bound] * 64 / len(panes), abs=2)
     for entry in value["top"]:
         came = sum(p % 3 == entry["proto"] for p in panes)
         assert entry["bytes"] == pytest.approx(64 * size * came / len(panes), abs=0.51)
@@ -73,8 +76,10 @@ def test_what_may_have_been_no_flow_moves_the_upper_bound_alone_and_that_far(los
     assert {k: v for k, v in entry.items() if k != "bytes_high"} == {
         k: v for k, v in plain.items() if k != "bytes_high"
     }
-    assert entry["bytes_high"] == pytest.approx(plain["bytes_high"] * 64 / len(panes), abs=2)
-    assert entry["bytes_high"] >= 64 * size
+    for one, other in ((entry, plain), (value.value, whole.value)):
+        assert (one["bytes"], one["bytes_low"]) == (other["bytes"], other["bytes_low"])
+        assert one["bytes_high"] == pytest.approx(other["bytes_high"] * 64 / len(panes), abs=2)
+        assert one["bytes_high"] >= 64 * size
 
 
 def test_a_window_adds_up_what_its_steps_lost():
@@ -239,6 +244,7 @@ def test_of_a_fabric_whose_datagrams_were_lost_the_truth_is_within_the_upper_bou
         e["bytes_low"] <= sent[e["src_addr"]]["bytes"] + 4 * sent[e["src_addr"]]["packets"] <= e["bytes_high"]
         for e in value["top"]
     ]
+    assert value["bytes_low"] <= sum(s["bytes"] + 4 * s["packets"] for s in sent.values()) <= value["bytes_high"]
     assert len(covered) > 18
     assert sum(covered) >= 0.93 * len(covered)
     through: dict[str, int] = defaultdict(int)

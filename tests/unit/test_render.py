@@ -123,17 +123,6 @@ def test_sources_that_were_sampled_have_bounds_and_those_of_too_few_samples_no_n
     )
 
 
-def test_counting_says_what_each_rule_left_and_what_a_sum_over_exporters_would_be():
-    rules = [
-        {"rule": "EDGE", "bytes_counted": 1000, "bytes_removed": 2000},
-        {"rule": "ONLY", "bytes_counted": 5, "bytes_removed": 0},
-    ]
-    value = {"window_start_ns": T_NS, "rules": rules, "sum_over_exporters": 2.99}
-    line = "01:33:27.354 counted once: edge 1,000 B of 3,000 B, only 5 B of 5 B"
-    assert render_line("counting", "", value) == f"{line}; summed over exporters 2.99 times as much"
-    assert render_line("counting", "", value | {"sum_over_exporters": None}) == line
-
-
 def test_totals_say_what_was_lost_on_the_way_only_where_something_was():
     value = {
         "window_start_ns": T_NS, "node": "leaf1", "exporter": "10.255.0.11", "late_bytes": 0, "interfaces": [],

@@ -10,6 +10,7 @@ from tests.unit.test_render import FLOW, T_NS
 NO_KEY = dict.fromkeys(
     ("src_addr", "dst_addr", "src_port", "dst_port", "proto", "port", "src_as", "dst_as", "exporter", "in_if")
 )
+ALL = "12,000 bytes [9,000 to 16,000]"
 FIGURES = {"bytes": 3000, "bytes_low": 2000, "bytes_high": 4500, "packets": 7, "records": 3, "share": 0.25}
 
 
@@ -29,28 +30,57 @@ FIGURES = {"bytes": 3000, "bytes_low": 2000, "bytes_high": 4500, "packets": 7, "
 def test_talkers_are_named_by_what_they_are_grouped_by(by, key, shown):
     value = talkers(by, [{**NO_KEY, **key, **FIGURES}])
     assert render_line("talkers", "", value) == (
-        f"01:33:27.354 1 min 40 s, 1,234 by {by}: {shown} 3,000 bytes 25% [2,000 to 4,500]"
+        f"01:33:27.354 1 min 40 s, {ALL}, 1,234 by {by}, counted by edge, ttl: {shown} 3,000 bytes 25% [2,000 to 4,500]"
     )
 
 
 def talkers(by, top, ranked_by="bytes"):
     return {
         "window_start_ns": T_NS - 100 * 10**9, "window_end_ns": T_NS, "covered_from_ns": T_NS - 100 * 10**9,
-        "by": by, "ranked_by": ranked_by, "keys": 1234, "correction": 1.0, "lost_share": 0.0, "top": top,
+        "by": by, "ranked_by": ranked_by, "counted_by": ["EDGE", "TTL"], "keys": 1234, "correction": 1.0,
+        "lost_share": 0.0, "bytes": 12_000, "bytes_low": 9000, "bytes_high": 16_000, "packets": 28, "records": 12,
+        "top": top,
     }  # fmt: skip
 
 
 def test_talkers_show_the_first_five_by_their_rank_and_what_is_not_sure():
     top = [{**NO_KEY, "src_addr": f"10.0.0.{n}", **FIGURES} for n in range(7)]
     line = render_line("talkers", "", talkers("source", top, "packets"))
+    assert line.startswith("01:33:27.354 1 min 40 s, 28 packets, 1,234 by source, counted by edge, ttl: 10.0.0.0 7 p")
     assert line.endswith(": " + "; ".join(f"10.0.0.{n} 7 packets 25%" for n in range(5)))
     unsure = talkers("source", [top[0] | {"bytes": None, "packets": None, "share": None}])
     told = "10.0.0.0 2,000 to 4,500 bytes, not enough samples"
-    assert render_line("talkers", "", unsure) == f"01:33:27.354 1 min 40 s, 1,234 by source: {told}"
+    assert (
+        render_line("talkers", "", unsure)
+        == f"01:33:27.354 1 min 40 s, {ALL}, 1,234 by source, counted by edge, ttl: {told}"
+    )
+    few = unsure | {"bytes": None, "packets": None}
+    assert "s, 9,000 to 16,000 bytes, not enough samples, 1,234 by source" in render_line("talkers", "", few)
     cut = unsure | {"covered_from_ns": T_NS - 10**9, "lost_share": 0.05}
     assert render_line("talkers", "", cut) == (
-        f"01:33:27.354 1 min 40 s (the log began within it), 1,234 by source: {told}; 5.0% lost at most"
+        f"01:33:27.354 1 min 40 s (the log began within it), {ALL}, 1,234 by source, counted by edge, ttl: "
+        f"{told}; 5.0% lost at most"
     )
+
+
+def decided(kind, number, low, high, records=9):
+    names = (f"bytes_{kind}", f"bytes_{kind}_low", f"bytes_{kind}_high", f"records_{kind}")
+    return dict(zip(names, (number, low, high, records), strict=True))
+
+
+def test_counting_says_what_each_rule_left_and_what_a_sum_over_exporters_would_be():
+    rules = [
+        {"rule": "EDGE", **decided("counted", 1000, 900, 1200), **decided("removed", 2000, 2000, 2000)},
+        {"rule": "ONLY", **decided("counted", 5, 5, 5), **decided("removed", 0, 0, 0, 0)},
+        {"rule": "TTL", **decided("counted", 9, 9, 9), **decided("removed", None, 1, 90)},
+    ]
+    value = {"window_start_ns": T_NS, "rules": rules, "sum_over_exporters": 2.99}
+    line = (
+        "01:33:27.354 counted once: edge 1,000 B [900 to 1,200], removed 2,000 B; only 5 B; "
+        "ttl 9 B, removed 1 to 90 B, not enough samples"
+    )
+    assert render_line("counting", "", value) == f"{line}; summed over exporters 2.99 times as much"
+    assert render_line("counting", "", value | {"sum_over_exporters": None}) == line
 
 
 def port(if_index, share, rate_bps, **more):

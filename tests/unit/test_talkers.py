@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowstream import schemas
 from flowstream.batch import address_words
+from flowstream.counting import Rule
 from flowstream.talker_results import Wanted
 from flowstream.talker_tables import SUM_MAX, Table, folded
 from flowstream.talkers import TalkersConfig, TopTalkers
-from tests.talkers import CONFIG, FIRST, SECOND, Row, expected, fed, pane_of, run, summed, told, traffic
+from tests.talkers import CONFIG, FIRST, SECOND, Row, expected, fed, of_all, pane_of, ruled, run, summed, told, traffic
 
 ROWS = st.lists(
     st.builds(
         Row, st.integers(FIRST, FIRST + 40), st.tuples(st.integers(0, 6)), st.integers(0, 3), st.integers(0, 3),
-        st.integers(1, 2), st.integers(0, 3), st.just("protocol"),
+        st.integers(1, 2), st.integers(0, 3), st.just("protocol"), st.sampled_from(Rule),
     ),
     min_size=1, max_size=60,
 )  # fmt: skip
@@ -25,6 +29,29 @@ ROWS = st.lists(
 @given(ROWS)
 def test_every_window_has_the_sums_of_its_rows_and_ties_are_in_the_order_of_keys(rows):
     assert told(run(CONFIG, rows)) == expected(CONFIG, rows)
+
+
+@given(ROWS, st.integers(3, 9))
+def test_every_window_names_the_rules_by_which_its_rows_count_also_those_of_keys_that_were_dropped(rows, keys_max):
+    config = replace(CONFIG, keys_max=keys_max)
+    named = {r.key: r.value["counted_by"] for r in run(config, rows)}
+    assert named == ruled(config, rows)
+
+
+@given(ROWS, st.integers(3, 9), st.sampled_from([0.0, 4.0]))
+def test_the_total_of_a_window_is_as_sure_as_all_its_rows_together_also_those_of_keys_that_were_dropped(
+    rows, keys_max, samples_min
+):
+    config = replace(CONFIG, keys_max=keys_max, wanted=replace(CONFIG.wanted, samples_min=samples_min))
+    rows = [row._replace(sent=100_000 * row.sent) for row in rows]
+    values = {r.key: r.value for r in run(config, rows)}
+    wanted = of_all(config, rows)
+    assert {key: value["bytes"] for key, value in values.items()} == {key: named for key, (named, *_) in wanted.items()}
+    for key, (named, low, high) in wanted.items():
+        assert (values[key]["bytes_low"], values[key]["bytes_high"]) == pytest.approx((low, high), rel=1e-6, abs=1)
+        assert (values[key]["packets"] is None) == (named is None)
+        if named is None and values[key]["ranked_by"] != "records":
+            assert all(entry["share"] is None for entry in values[key]["top"])
 
 
 def test_many_windows_that_slide_by_a_pane_have_the_sums_of_their_rows():

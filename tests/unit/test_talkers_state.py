@@ -8,7 +8,7 @@ import pytest
 from flowstream import talker_steps
 from flowstream.errors import SettingsError, StateError
 from flowstream.talker_results import WAYS, Wanted
-from flowstream.talker_tables import Lost, Table
+from flowstream.talker_tables import Lost, Table, Whole
 from flowstream.talkers import TalkersConfig, TopTalkers
 from tests.talkers import CONFIG, FIRST, SECOND, Row, exported, fed, pane_of, traffic
 
@@ -107,7 +107,13 @@ def test_a_table_of_many_keys_is_said_in_parts_and_read_back():
     count = 2 * talker_steps.KEYS_PER_PART + 17
     keys = np.unique(rng.integers(0, 1 << 62, (count, 2)).astype(np.uint64), axis=0)
     table = Table(
-        keys, rng.integers(1, 9, (len(keys), 3)), rng.random((len(keys), 2)), (1, 2, 3), (4, 5, 6), Lost(7, 8)
+        keys,
+        rng.integers(1, 9, (len(keys), 3)),
+        rng.random((len(keys), 2)),
+        (1, 2, 3),
+        (4, 5, 6),
+        Lost(7, 8),
+        Whole(9, 0.1, 0.7),
     )
     values = [r.value for r in talker_steps.said(table, "source", SECOND, 7 * SECOND, 60)]
     assert len(values) == 3
@@ -119,7 +125,12 @@ def test_a_table_of_many_keys_is_said_in_parts_and_read_back():
         if read is not None:
             for name in ("keys", "sums", "spread"):
                 assert np.array_equal(getattr(read, name), getattr(table, name))
-            assert (read.totals, read.errors, read.lost) == (table.totals, table.errors, table.lost)
+            assert (read.totals, read.errors, read.lost, read.whole) == (
+                table.totals,
+                table.errors,
+                table.lost,
+                table.whole,
+            )
 
 
 @pytest.mark.parametrize("broken", [{"keys": [b"x"]}, {"keys": []}, {"count": 1 << 40}, {"bytes": b""}, {"parts": "x"}])
