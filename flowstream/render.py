@@ -61,12 +61,11 @@ def flow_text(flow: Mapping[str, Any]) -> str:
 
 
 def _elephant(value: Mapping[str, Any]) -> str:
-    rate, low, high = (rate_text(value[name]) for name in ("rate_bps", "low_bps", "high_bps"))
     share = "" if value["share"] is None else f", {value['share']:.0%} of {rate_text(value['link_bps'])}"
     path = " > ".join(s["exporter"] for s in value["sightings"])
     return (
-        f"{time_text(value['time_ns'])} {value['event']:6} {flow_text(value['flow'])}  {rate} "
-        f"[{low} to {high}]{share}, {value['samples']} samples, seen {path}"
+        f"{time_text(value['time_ns'])} {value['event']:6} {flow_text(value['flow'])}  {_interval(value)}"
+        f"{share}, {value['samples']} samples, seen {path}"
     )
 
 
