@@ -2,6 +2,10 @@
 
 Where low_i <= true_i <= high_i holds of every value, it holds of any rank as well: the r-th largest of the lows is not
 above the r-th largest of the truth, nor is that above the r-th largest of the highs. So the largest of each are kept.
+
+That all n values of a period lie within their bounds at once is to hold in 95 of 100 periods, so those of each are at
+1 - 5 % / n (Bonferroni), whatever their dependence. At 95 % each, one of forty would be too high by chance, and the
+largest of hundreds of a constant load almost surely.
 """
 
 from __future__ import annotations
@@ -9,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from flowstream.bare_kernel import bare_njit
 from flowstream.batch import address_text
 from flowstream.cube_sums import Sums
-from flowstream.estimate import Estimates, Floats, rate_interval
+from flowstream.estimate import Floats, rate_interval
 from flowstream.export_loss import SUM_MAX, corrected
 from flowstream.link_ports import Ports
 from flowstream.link_results import PERCENTILES
@@ -24,6 +28,7 @@ from flowstream.recent_losses import Missing
 
 SECOND_NS = 10**9
 SPAN_NS, HOUR_NS, DAY_NS = 300 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS
+ERROR = 0.05  # of all bounds of a period together
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +42,34 @@ class Period:
 
 
 def add_interval(
-    state: LinkState, at: Integers, ports: NDArray[np.void], sums: Sums, load: Estimates, missing: Missing, bits: float
+    state: LinkState, at: Integers, ports: NDArray[np.void], sums: Sums, missing: Missing, interval_ns: int
 ) -> None:
     """Add an interval of the ports ``at``, whose records are ``ports``, to their hours and to their running spans.
 
-    ``sums`` and ``missing`` are of each port; ``bits`` makes bits per second, the unit of ``load``, of bytes.
+    ``sums`` and ``missing`` are of each port.
     """
-    busy, sent = sums.counts[:, 2] > 0, sums.counts[:, 0]
-    factor = missing.correction
+    busy, factor = sums.counts[:, 2] > 0, missing.correction
     highest = np.maximum(factor, missing.widening)
-    keep_largest(at[busy], _rounded(sent * bits * factor, load.low, load.high)[busy], state.hours)
+    values = _values(sums.counts[:, 0], sums.spread[:, 0], ports["weight_max"], factor, highest, interval_ns, HOUR_NS)
+    keep_largest(at[busy], values[busy], state.hours)
     ports["hour_busy"] += busy
-    sent = corrected(sent, factor)
+    sent = corrected(sums.counts[:, 0], factor)
     ports["span_bytes"] = np.minimum(ports["span_bytes"], SUM_MAX - sent) + sent
     ports["span_variance"] += sums.spread[:, 0] * factor * factor
     ports["span_weight_max"] = np.maximum(ports["span_weight_max"], ports["weight_max"] * factor)
     ports["span_widening"] = np.maximum(ports["span_widening"], highest / factor)
-    ports["silent_bytes"] = rate_interval(0.0, 0.0, 1.0)[1] * ports["weight_max"] * highest
+    ports["silent_weight"] = ports["weight_max"] * highest
 
 
 def end_spans(state: LinkState, at: Integers) -> None:
     """Add the running spans of the ports ``at`` to their days, as one value each, and begin new ones."""
-    ports, bits = state.ports[at], 8.0 * SECOND_NS / SPAN_NS
-    rate, busy = ports["span_bytes"] * bits, ports["span_bytes"] > 0
-    low, high = rate_interval(rate, ports["span_variance"] * bits * bits, ports["span_weight_max"] * bits)
-    values = _rounded(rate, low, np.nan_to_num(high) * ports["span_widening"])
+    ports = state.ports[at]
+    busy, spans = ports["span_bytes"] > 0, ("span_bytes", "span_variance", "span_weight_max", "span_widening")
+    sent, variance, weight_max, widening = (ports[name] for name in spans)
+    values = _values(sent, variance, weight_max, np.ones(len(at)), widening, SPAN_NS, DAY_NS)
     keep_largest(at[busy], values[busy], state.days)
     ports["day_busy"] += busy
-    for name in ("span_bytes", "span_variance", "span_weight_max", "span_widening"):
+    for name in spans:
         ports[name] = 0
     state.ports[at] = ports
 
@@ -79,7 +84,9 @@ def percentiles(period: Period, ports: NDArray[np.void], first_ns: Integers, lar
     begun = np.maximum(first_ns, period.start_ns) // period.value_ns
     count = period.end_ns // period.value_ns - begun
     kept = np.arange(largest.shape[2])
-    silent_bps = _whole(np.ceil(ports["silent_bytes"] * (8.0 * SECOND_NS / period.value_ns)))
+    nothing, one = np.zeros(len(ports)), np.ones(len(ports))
+    lengths = period.value_ns, period.end_ns - period.start_ns
+    silent_bps = _values(nothing, nothing, ports["silent_weight"], one, one, *lengths)[:, HIGH]
     is_silent = kept < (count - ports[f"{period.name}_busy"])[:, None]
     highs = np.concatenate([largest[:, HIGH], np.where(is_silent, silent_bps[:, None], 0)], axis=1)
     descending = [-np.sort(-values, axis=1)[:, : len(kept)] for values in (largest[:, LOAD], largest[:, LOW], highs)]
@@ -107,13 +114,19 @@ def percentiles(period: Period, ports: NDArray[np.void], first_ns: Integers, lar
     return Result(PERCENTILES, f"{period.start_ns}|{period.name}|{text}", period.end_ns, value)
 
 
-def _rounded(rate: Floats, low: Floats, high: Floats) -> Integers:
-    """Return loads with their bounds, (n, 3), in whole bits per second: bounds are rounded outwards."""
-    return _whole(np.stack([np.rint(rate), np.floor(low), np.ceil(high)], axis=1))
+def _values(
+    sent: ArrayLike, variance: Floats, weight_max: Floats, factor: Floats, highest: Floats, value_ns: int, of_ns: int
+) -> Integers:
+    """Return values of a period of ``of_ns`` with their bounds, (n, 3), in bits per second, bounds rounded outwards.
 
-
-def _whole(bits: Floats) -> Integers:
-    return np.minimum(bits, SUM_MAX).astype(np.int64)
+    The value and its lower bound are multiplied by ``factor``, the upper one by ``highest``.
+    """
+    bits = 8.0 * SECOND_NS / value_ns
+    rate, deviation = np.asarray(sent) * bits, variance * bits * bits
+    low, high = rate_interval(rate, deviation, weight_max * bits, 1.0 - ERROR * value_ns / of_ns)
+    # Without a sampled weight nothing was sampled, so a sum of zero is zero and not unknown.
+    told = (np.rint(rate * factor), np.floor(low * factor), np.ceil(np.nan_to_num(high, nan=0.0) * highest))
+    return np.asarray(np.minimum(np.stack(told, axis=1), SUM_MAX), np.int64)
 
 
 @bare_njit

@@ -33,7 +33,7 @@ PORT = np.dtype(
         ("key", "<u8", (3,)),  # exporter, ifIndex << 1 | is out
         ("first", "<i8"),  # number of the first interval that it had traffic in; NEVER until then
         ("weight_max", "<f8"),  # largest weight of a sample in the last told interval with traffic
-        ("silent_bytes", "<f8"),  # upper bound of an interval without a sample, as of when the port was told last
+        ("silent_weight", "<f8"),  # what one sample could have weighed where there was none, as of the last told
         ("span_bytes", "<i8"),  # of the running span of 5 minutes
         ("span_variance", "<f8"),
         ("span_weight_max", "<f8"),

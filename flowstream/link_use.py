@@ -227,7 +227,7 @@ class LinkUse:
         results += uses(told, ports["onset"], state.exporters, exporter, missing, self._table)
         results += crossings
         ports["busy"] = busy
-        add_interval(state, at, ports, sums, load, of_ports, bits)
+        add_interval(state, at, ports, sums, of_ports, length_ns)
         state.ports[at] = ports
         state.exporters["late_bytes"][np.unique(exporter)] = 0
         state.exporters["told"][telling] = number + 1
