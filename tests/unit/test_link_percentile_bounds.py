@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import gamma
 
-from flowstream.batch import FlowBatch
+from flowstream.batch import FlowBatch, FlowType
 from flowstream.counting import CountOnce
 from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.errors import StateError
@@ -25,7 +25,7 @@ from flowstream.operators import Pane, Result
 from flowstream.partials import Cube, PartialBatch
 from flowstream.wire_load import SAMPLES, WireLoadConfig, interface_partials
 from tests.builders import T0_NS
-from tests.link_rows import SECOND, ports, said
+from tests.link_rows import SECOND, merged, ports, said, sample
 from tests.unit.test_elephants_clos import recording
 
 HOUR = 3600 * SECOND
@@ -220,6 +220,31 @@ def test_of_loads_that_are_known_the_bounds_hold_in_95_of_100_hours(busy: int, s
 
 def _is_of(rows: FlowBatch, exporter: str) -> Any:
     return rows.exporter[:, 1] == np.uint64(0xFFFF_0000_0000 + int.from_bytes(map(int, exporter.split("."))))
+
+
+@pytest.mark.parametrize(("kind", "moved"), [(FlowType.SFLOW_5, ("high",)), (FlowType.NETFLOW_V5, ("", "low", "high"))])
+def test_what_may_be_lost_moves_the_upper_bounds_and_what_is_lost_all_three(kind: FlowType, moved: tuple[str, ...]):
+    """Every other datagram of the last twenty minutes of a day is missing."""
+    first, length_ns, config = MIDNIGHT + DAY - 1200 * SECOND, 10 * SECOND, LinkUseConfig(spread_max_s=10.0)
+    told_of = []
+    for step in (1, 2):
+        sizes = [100] * 10 + [1000 + 50 * (n // 10 % 10) for n in range(10, 1200)]  # of the first no number is known
+        times = [*(first + n * SECOND for n in range(1200)), MIDNIGHT + DAY + 60 * SECOND]
+        rows = [
+            sample(t, size, 1000, sequence_num=n * step, flow_type=int(kind))
+            for n, (t, size) in enumerate(zip(times, [*sizes, 100], strict=True))
+        ]
+        panes = merged(rows, config, first // length_ns, 140, 1, length_ns)
+        told_of.append(
+            [ports([r], "link-use-percentiles") for r in said(LinkUse(config, length_ns, LinkTable()), panes)]
+        )
+    for whole, halved in zip(*told_of, strict=True):
+        for key, port in halved.items():
+            for name in FIGURES:
+                bound = name.removesuffix("_bps").partition("_")[2]
+                factor = 2 if bound in moved else 1
+                assert port[name] == pytest.approx(factor * whole[key][name], rel=0.01)
+    assert sum(map(len, told_of[0])) == 4  # an hour and a day, in and out
 
 
 tables = st.lists(st.tuples(*[st.lists(st.integers(0, 1 << 62), min_size=6, max_size=6)] * 3), min_size=1, max_size=4)
