@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-#: A page of a thousand interfaces with the longest names takes two thirds of it, the largest schemas of registries less.
+#: A page of a thousand interfaces with the longest names takes two thirds of it, schemas of registries less.
 ANSWER_BYTES_MAX = 2 << 20
 
 
