@@ -35,7 +35,7 @@ class Seen:
 async def show_summary(out: Console, session: Any, url: str, seen: Seen) -> None:
     """Print the tables."""
     out.print()
-    out.print(_elephants(seen))
+    out.print(elephants(seen))
     out.print(fullest_links(seen.of("link-use")))
     out.print(shared_links(seen.of("elephant-links")))
     async with session.get(f"{url}/talkers?by=conversation") as response:
@@ -51,17 +51,19 @@ async def show_summary(out: Console, session: Any, url: str, seen: Seen) -> None
         )
 
 
-def _elephants(seen: Seen) -> Table:
+def elephants(seen: Seen) -> Table:
+    """Return the elephants in the order of their onsets, each at its highest rate that rests on enough samples."""
     columns = ("elephant", "onset", "highest rate", "95 % interval", "share", "path")
     table = Table(*columns, title="Elephant flows: over 10 % of a link")
     updates = [v for v in seen.of("elephants") if v["event"] == "update"]
     paths = [v for v in seen.of("paths") if v["elephant"]]
     for onset in seen.onsets:
         flow = onset["flow"]
-        peak = max((v for v in updates if v["flow"] == flow), key=lambda v: float(v["rate_bps"]), default=onset)
+        named = [v for v in updates if v["flow"] == flow and v["rate_bps"] is not None]
+        peak = max(named, key=lambda v: float(v["rate_bps"]), default=onset)
         table.add_row(
             escape(flow_text(flow)), time_text(onset["time_ns"]), rate_text(peak["rate_bps"]), _interval(peak),
-            f"{peak['share']:.0%}", escape(best_path(paths, flow)),
+            "" if peak["share"] is None else f"{peak['share']:.0%}", escape(best_path(paths, flow)),
         )  # fmt: skip
     return table
 

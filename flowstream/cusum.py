@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.elephant_state import RECORD_FLOOR_NS, SAMPLES, SECOND_NS, Cells, Floats, Sightings
-from flowstream.estimate import rate_interval
+from flowstream.estimate import enough, rate_interval
 from flowstream.log_kernel import log1p
 
 IDLE_NS = 60 * SECOND_NS  # a sighting by samples is given up after this silence, whatever its statistic
@@ -135,6 +135,11 @@ class Estimate:
     def rate_bps(self) -> Floats:
         """The rate."""
         return self.weight * 8.0 / self.seconds
+
+    def enough(self, samples_min: float) -> NDArray[np.bool_]:
+        """Return of which there are enough samples to name the rate; of what was only counted there always are."""
+        unseen = (self.samples == 0.0) & (self.weight_max > 0.0) & (samples_min > 0.0)
+        return np.asarray(enough(self.weight, self.variance, samples_min) & ~unseen)
 
     def bounds_bps(self, confidence: float) -> tuple[Floats, Floats]:
         """Return the gamma interval of the rate; exactly zero where all was counted and nothing came."""

@@ -25,6 +25,8 @@ class Scene:
 
     ``link_bps`` and ``edge`` are as in ``LinkTable.lookup``; ``level_bps`` is the rate that a flow is
     compared with, 0 where there is none; ``bounds`` are where each flow begins, and the number of sightings.
+    Rates that rest on less than ``samples_min`` samples of equal weight are not named; ``onset_samples_min`` is the
+    floor of onsets.
     """
 
     state: Sightings
@@ -35,6 +37,8 @@ class Scene:
     tick_ns: int
     window_ns: int
     confidence: float
+    samples_min: float
+    onset_samples_min: float
 
     def any_of_flow(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Spread a mark on one sighting to all of its flow."""
@@ -68,35 +72,40 @@ class Scene:
         return int(at[order[0]])
 
     def events(self, at: NDArray[np.int64], told: Estimate, names: list[str], tick: int) -> list[Result]:
-        """Return one result for each of the sightings ``at``, which ``told`` estimates."""
+        """Return one result for each of the sightings ``at``, which ``told`` estimates: of onsets, or of others."""
         rows = self.state.rows
         time_ns = (tick + 1) * self.tick_ns
-        low_bps, high_bps = told.bounds_bps(self.confidence)
+        floor = self.onset_samples_min if "onset" in names else self.samples_min
+        rates = self._rates(told, floor)
         results = []
-        for n, (place, event) in enumerate(zip(at.tolist(), names, strict=True)):
+        for place, event, rate in zip(at.tolist(), names, rates, strict=True):
             flow = flow_fields(rows["key"][place])
-            link_bps = int(self.link_bps[place]) or None
-            rate_bps = float(told.rate_bps[n])
+            link_bps, rate_bps = int(self.link_bps[place]) or None, rate["rate_bps"]
             value = {
                 "flow": flow,
                 "event": event,
                 **_place(rows["key"][place]),
-                "rate_bps": rate_bps,
-                "low_bps": float(low_bps[n]),
-                "high_bps": float(high_bps[n]),
-                "samples": int(told.samples[n]),
+                **rate,
                 "link_bps": link_bps,
-                "share": rate_bps / link_bps if link_bps else None,
+                "share": rate_bps / link_bps if link_bps and rate_bps is not None else None,
                 "first_ns": int(rows["first_ns"][place]),
                 "last_ns": int(rows["last_ns"][place]),
                 "time_ns": time_ns,
-                "sightings": self._sightings(place, tick),
+                "sightings": self._sightings(place, tick, floor),
             }
             key = f"{time_ns}|{flow_key(flow)}|{event}"
             results.append(Result(STREAM, key, time_ns, value))
         return results
 
-    def _sightings(self, place: int, tick: int) -> list[dict[str, Any]]:
+    def _rates(self, told: Estimate, samples_min: float) -> list[dict[str, Any]]:
+        """Return estimates as fields; the rate is null where there are not enough samples to name it."""
+        columns = (told.rate_bps, told.enough(samples_min), *told.bounds_bps(self.confidence), told.samples)
+        return [
+            {"rate_bps": rate if named else None, "low_bps": low, "high_bps": high, "samples": int(samples)}
+            for rate, named, low, high, samples in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+
+    def _sightings(self, place: int, tick: int, samples_min: float) -> list[dict[str, Any]]:
         """Return the live sightings of a flow, and the published one, by falling TTL, then exporter.
 
         ``SIGHTINGS_MAX`` of them: exporter addresses can be made up, and a message must not grow with them.
@@ -106,7 +115,7 @@ class Scene:
         listed[place - inside.start] = True
         at = np.flatnonzero(listed) + inside.start
         rows = self.state.rows[at]
-        told = estimate(self.state, at, tick, self.tick_ns)
+        rates = self._rates(estimate(self.state, at, tick, self.tick_ns), samples_min)
         order = np.lexsort((at, -rows["ttl"].astype(np.int64)))
         first = order[:SIGHTINGS_MAX]
         if not np.any(at[first] == place):
@@ -115,8 +124,7 @@ class Scene:
             {
                 **_place(rows["key"][n]),
                 "out_if": int(rows["out_if"][n]),
-                "samples": int(told.samples[n]),
-                "rate_bps": float(told.rate_bps[n]),
+                **rates[n],
                 "ip_ttl": int(rows["ttl"][n]),
             }
             for n in first.tolist()

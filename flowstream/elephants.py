@@ -56,6 +56,7 @@ class ElephantsConfig:
     update_s: float = 1.0
     rate_bps_min: float | None = None  # threshold where the capacity is unknown; None: not published
     flows_max: int = 1_000_000  # sightings remembered per partition
+    named_min: float = 4.0  # samples of equal weight that name a rate: sampling.samples_min, for all results
 
     def __post_init__(self) -> None:
         for name, holds, fix in (
@@ -71,6 +72,7 @@ class ElephantsConfig:
             ("update_s", 0.0 < self.update_s <= 3600.0, "up to an hour"),
             ("rate_bps_min", self.rate_bps_min is None or self.rate_bps_min > 0.0, "bits per second above 0"),
             ("flows_max", self.flows_max >= 1, "1 or more"),
+            ("named_min", self.named_min >= 0.0, "0 or more"),
         ):
             if not holds:
                 raise SettingsError(f"elephants.{name} is {getattr(self, name)}; set {fix}")
@@ -148,6 +150,8 @@ class ElephantsOperator:
             self._tick_ns,
             self._window_ns,
             self.config.confidence,
+            self.config.named_min,
+            min(self.config.named_min, self.config.samples_min),
         )
         results: list[Result] = []
         for now in range(pane.start_ns // self._tick_ns, pane.end_ns // self._tick_ns):

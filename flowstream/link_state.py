@@ -1,7 +1,8 @@
 """What link use remembers: ports and exporters in key order, the intervals not yet told, the largest values of periods.
 
 A port is one direction of an interface. The 95th percentile of n values by nearest rank, the ceil(0.95 n)-th smallest,
-is the (n // 20 + 1)-th largest: so a twentieth of a period's values, and one more, are all that need be kept.
+is the (n // 20 + 1)-th largest: so a twentieth of a period's values, and one more, are all that need be kept; and as
+many of their lower and of their upper bounds, for the bounds of that rank (``flowstream/link_periods.py``).
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream import narrow
-from flowstream.bare_kernel import bare_njit
 from flowstream.cube_sums import COUNTS, SPREAD, Sums
 from flowstream.errors import StateError
 from flowstream.hashing import number_groups
 from flowstream.recent_losses import RecentLosses
 
-VERSION = 1
+VERSION = 2
 NAME = "links"
 NEVER = 1 << 62  # later than any interval
+_HALF = (1 << 32) - 1
+LOAD, LOW, HIGH = range(3)  # what is kept of a value
 
 Words = NDArray[np.uint64]
 Integers = NDArray[np.int64]
@@ -31,7 +33,13 @@ PORT = np.dtype(
         ("key", "<u8", (3,)),  # exporter, ifIndex << 1 | is out
         ("first", "<i8"),  # number of the first interval that it had traffic in; NEVER until then
         ("weight_max", "<f8"),  # largest weight of a sample in the last told interval with traffic
+        ("silent_weight", "<f8"),  # what one sample could have weighed where there was none, as of the last told
         ("span_bytes", "<i8"),  # of the running span of 5 minutes
+        ("span_variance", "<f8"),
+        ("span_weight_max", "<f8"),
+        ("span_widening", "<f8"),  # by what the upper bound of its intervals was multiplied at the most
+        ("hour_busy", "<i4"),  # intervals of the running hour with traffic
+        ("day_busy", "<i4"),  # spans of the running day with traffic
         ("onset", "<i8"),  # when its load crossed the threshold, ns; 0: it is not over
         ("run", "<i4"),  # intervals in a row that would change that
         ("busy", "u1"),  # it had traffic in the last told interval
@@ -52,7 +60,10 @@ EXPORTER = np.dtype(
 
 @dataclass(slots=True)
 class LinkState:
-    """All of it; ``hours`` and ``days`` hold the largest values of each port's period, 0 where there were fewer."""
+    """All of it; ``hours`` and ``days`` hold the largest values of each port's period, 0 where there were fewer.
+
+    They are (ports, 3, values): ``LOAD``, ``LOW`` and ``HIGH``, the largest of each on its own, bits per second.
+    """
 
     hours: Integers
     days: Integers
@@ -65,7 +76,7 @@ class LinkState:
     @classmethod
     def none(cls, per_hour: int, per_day: int) -> LinkState:
         """Return no ports; so many of the largest values are kept of each period."""
-        return cls(np.zeros((0, per_hour), np.int64), np.zeros((0, per_day), np.int64))
+        return cls(np.zeros((0, 3, per_hour), np.int64), np.zeros((0, 3, per_day), np.int64))
 
     def admit(self, keys: Words, ports_max: int) -> Integers:
         """Add ports for ``keys`` (n, 3) and return the place of each, -1 where ``ports_max`` are known already.
@@ -101,7 +112,7 @@ class LinkState:
         to = place[stays]
 
         def moved(largest: Integers) -> Integers:
-            fresh = np.zeros((len(ports), largest.shape[1]), np.int64)
+            fresh = np.zeros((len(ports), *largest.shape[1:]), np.int64)
             fresh[to] = largest[stays]
             return fresh
 
@@ -142,8 +153,8 @@ class LinkState:
             place = np.flatnonzero(slot.counts[:, 2])
             columns = (place, *slot.counts[place].T, *slot.spread[place].view(np.int64).T)
             slots.append((number, len(place), [narrow.pack(np.ascontiguousarray(column)) for column in columns]))
-        tables = [narrow.pack(table.reshape(-1)) for table in (self.hours, self.days)]
-        kept = (self.hours.shape[1], self.days.shape[1])
+        tables = [_packed_table(table) for table in (self.hours, self.days)]
+        kept = (self.hours.shape[2], self.days.shape[2])
         exporters, losses = self.exporters.tobytes(), self.losses.snapshot()
         return msgspec.msgpack.encode(
             _Snapshot(NAME, VERSION, shape, kept, self.ports.tobytes(), exporters, slots, tables, losses)
@@ -176,10 +187,8 @@ class LinkState:
         state.place_exporters()
         if not np.array_equal(state.exporters, exporters):
             raise ValueError("exporters that are not those of the ports")
-        tables = []
-        for width, raw in zip(told.kept, told.tables, strict=True):
-            tables.append(_unpacked(raw, count * width).reshape(count, width))
-        state.hours, state.days = tables
+        tables = zip(told.kept, told.tables, strict=True)
+        state.hours, state.days = (_unpacked_table(packed, count, width) for width, packed in tables)
         for number, rows, packed in told.slots:
             place, *sums = (_unpacked(raw, rows) for raw in packed)
             if len(sums) != len(COUNTS) + len(SPREAD) or not np.array_equal(place, np.unique(place)):
@@ -201,7 +210,7 @@ class _Snapshot(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     ports: bytes
     exporters: bytes
     slots: list[tuple[int, int, list[bytes]]]  # number, ports, their places and sums
-    tables: list[bytes]
+    tables: list[list[bytes]]
     losses: bytes
 
 
@@ -210,12 +219,18 @@ def _unpacked(raw: bytes, rows: int) -> Integers:
     return narrow.unpack(raw, rows, "i8")
 
 
-@bare_njit
-def keep_largest(place, values, largest):  # type: ignore[no-untyped-def]
-    """Put each value in the place of its port's least one, where it is larger."""
-    for n in range(len(place)):
-        least = 0
-        for column in range(1, largest.shape[1]):
-            if largest[place[n], column] < largest[place[n], least]:
-                least = column
-        largest[place[n], least] = max(largest[place[n], least], values[n])
+def _packed_table(largest: Integers) -> list[bytes]:
+    """Return a table as columns: loads, how far the lows are below and the highs above those of the same rank.
+
+    A load of a fast link needs five bytes, so its upper and its lower half are packed on their own.
+    """
+    load, low, high = (-np.sort(-largest, axis=2)).transpose(1, 0, 2).reshape(3, -1)
+    columns = (half for column in (load, load - low, high - load) for half in (column >> 32, column & _HALF))
+    return [narrow.pack(column) for column in columns]
+
+
+def _unpacked_table(packed: list[bytes], ports: int, width: int) -> Integers:
+    """Return what ``_packed_table`` was given; ValueError where it cannot have been."""
+    upper, lower = (np.stack([_unpacked(raw, ports * width) for raw in packed[half::2]]) for half in (0, 1))
+    load, below, above = (upper << 32) + lower
+    return np.stack([load, load - below, load + above]).reshape(3, ports, width).transpose(1, 0, 2).copy()

@@ -19,17 +19,15 @@ from flowstream import narrow
 from flowstream.cube_sums import Sums
 from flowstream.errors import SettingsError
 from flowstream.estimate import estimates
-from flowstream.export_loss import SUM_MAX, corrected
+from flowstream.link_periods import DAY_NS, HOUR_NS, SECOND_NS, SPAN_NS, Period, add_interval, end_spans, percentiles
 from flowstream.link_ports import Ports
-from flowstream.link_results import Period, Told, events, percentiles, uses
-from flowstream.link_state import NAME, NEVER, LinkState, keep_largest
+from flowstream.link_results import Told, events, uses
+from flowstream.link_state import NAME, NEVER, LinkState
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result
 from flowstream.partials import Cube, PartialBatch
+from flowstream.recent_losses import Missing
 from flowstream.wire_load import LIFE_MAX_NS, RECORDS, SAMPLES
-
-SECOND_NS = 10**9
-SPAN_NS, HOUR_NS, DAY_NS = 300 * SECOND_NS, 3600 * SECOND_NS, 86_400 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,17 +210,16 @@ class LinkUse:
         telling = (state.exporters["records"] == kind) & (state.exporters["told"] <= number)
         slot = state.slot(number)
         at = np.flatnonzero(telling[state.exporter_of] & ((slot.counts[:, 2] > 0) | self._owed()))
-        counts, ports = slot.counts[at], state.ports[at]
-        busy = counts[:, 2] > 0
-        ports["weight_max"] = np.where(busy, slot.spread[at, 1], ports["weight_max"])
+        sums, ports = slot.take(at), state.ports[at]
+        busy = sums.counts[:, 2] > 0
+        ports["weight_max"] = np.where(busy, sums.spread[:, 1], ports["weight_max"])
         missing, exporter = state.losses.since(number, state.exporters["key"]), state.exporter_of[at]
-        correction = missing.correction[exporter]
+        of_ports = Missing(missing.correction[exporter], missing.widening[exporter])
         bits = 8.0 * SECOND_NS / length_ns
         load = estimates(
-            counts[:, 2], counts[:, 0] * bits, slot.spread[at, 0] * bits * bits, ports["weight_max"] * bits,
-            self.config.samples_min, correction, missing.widening[exporter],
+            sums.counts[:, 2], sums.counts[:, 0] * bits, sums.spread[:, 0] * bits * bits, ports["weight_max"] * bits,
+            self.config.samples_min, *of_ports,
         )  # fmt: skip
-        sent = corrected(counts[:, 0], correction)
         start_ns = number * length_ns
         labels = [self._labels[place] for place in at.tolist()]
         told = Told(ports["key"], labels, load, self._link_bps[at], start_ns, start_ns + length_ns)
@@ -230,9 +227,8 @@ class LinkUse:
         results += uses(told, ports["onset"], state.exporters, exporter, missing, self._table)
         results += crossings
         ports["busy"] = busy
-        ports["span_bytes"] = np.minimum(ports["span_bytes"], SUM_MAX - sent) + sent
+        add_interval(state, at, ports, sums, of_ports, length_ns)
         state.ports[at] = ports
-        keep_largest(at[busy], sent[busy], state.hours)
         state.exporters["late_bytes"][np.unique(exporter)] = 0
         state.exporters["told"][telling] = number + 1
         slot.counts[at], slot.spread[at] = 0, 0.0
@@ -267,17 +263,16 @@ class LinkUse:
             over = telling & (begun >= 0) & (begun < now)
             ports = np.flatnonzero(over[state.exporter_of])
             if name == "span":
-                spans = state.ports["span_bytes"][ports]
-                keep_largest(ports[spans > 0], spans[spans > 0], state.days)
-                state.ports["span_bytes"][ports] = 0
+                end_spans(state, ports)
             elif len(ports):
                 largest, value_ns = (state.hours, self.config.interval_ns) if name == "hour" else (state.days, SPAN_NS)
                 for place in np.flatnonzero(over).tolist():
                     period = Period(name, int(begun[place]) * length_ns, int(begun[place] + 1) * length_ns, value_ns)
                     results += self._percentiles(place, period, largest)
                 if name == "day":
-                    gone[ports] = ~state.days[ports].any(axis=1)
+                    gone[ports] = state.ports["day_busy"][ports] == 0
                 largest[ports] = 0
+                state.ports[f"{name}_busy"][ports] = 0
             state.exporters[name][telling] = now
         self._forget(gone)
         return results
@@ -286,8 +281,8 @@ class LinkUse:
         state = self._state
         begun = state.ports["first"] < period.end_ns // self.config.interval_ns  # that of none yet is NEVER
         own = np.flatnonzero(begun & (state.exporter_of == place))
-        first_ns, keys = state.ports["first"][own] * self.config.interval_ns, state.ports["key"][own]
-        return [percentiles(period, keys, first_ns, largest[own], self._table)] if len(own) else []
+        first_ns = state.ports["first"][own] * self.config.interval_ns
+        return [percentiles(period, state.ports[own], first_ns, largest[own], self._table)] if len(own) else []
 
     def _forget(self, gone: NDArray[np.bool_]) -> None:
         """Drop ports that had no traffic in a whole day, unless they have some now."""

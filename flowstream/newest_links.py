@@ -11,6 +11,8 @@ from flowstream.batch import address_text, address_words
 #: What interfaces can be ranked by: columns of a row, and the percentiles of the last hour and day.
 BY = ("share", "rate_bps", "low_bps", "high_bps", "samples", "hour", "day")
 PERIODS = ("hour", "day")
+#: What a row says of a period.
+_OF_PERIOD = ("p95_bps", "p95_low_bps", "p95_high_bps", "max_bps", "max_low_bps", "max_high_bps", "share")
 #: An interface that had traffic in the last hour or day and none in its exporter's newest interval.
 _SILENT = {"rate_bps": 0, "low_bps": 0, "high_bps": None, "samples": 0, "share": None, "onset_ns": None}
 _NO_PERIODS = dict.fromkeys(PERIODS)
@@ -53,7 +55,7 @@ def newest_links(uses: Iterable[Record], percentiles: Iterable[Record], wanted: 
                 rows[key] = {**_of(of), **label, **_SILENT, **_NO_PERIODS}
             rows[key][told["period"]] = {
                 "window_start_ns": told["window_start_ns"],
-                **{name: port[name] for name in ("p95_bps", "max_bps", "share")},
+                **{name: port[name] for name in _OF_PERIOD},
             }
     chosen = [row for row in rows.values() if wanted.interface in ("", str(row["if_index"]), row["name"])]
     numbers = {address: address_words(address) for address in kept}

@@ -118,6 +118,7 @@ def build_operators(settings: Settings, counting: CountOnce, names: Mapping[int,
                 threshold=settings.elephants.threshold,
                 rate_bps_min=settings.elephants.rate_bps_min,
                 flows_max=settings.elephants.flows_max,
+                named_min=settings.sampling.samples_min,
             )
             built.append(ElephantsOperator(config, pane_ns, links))
         elif analysis == "sources":

@@ -61,12 +61,11 @@ def flow_text(flow: Mapping[str, Any]) -> str:
 
 
 def _elephant(value: Mapping[str, Any]) -> str:
-    rate, low, high = (rate_text(value[name]) for name in ("rate_bps", "low_bps", "high_bps"))
     share = "" if value["share"] is None else f", {value['share']:.0%} of {rate_text(value['link_bps'])}"
     path = " > ".join(s["exporter"] for s in value["sightings"])
     return (
-        f"{time_text(value['time_ns'])} {value['event']:6} {flow_text(value['flow'])}  {rate} "
-        f"[{low} to {high}]{share}, {value['samples']} samples, seen {path}"
+        f"{time_text(value['time_ns'])} {value['event']:6} {flow_text(value['flow'])}  {_interval(value)}"
+        f"{share}, {value['samples']} samples, seen {path}"
     )
 
 
@@ -222,7 +221,8 @@ def _link_percentiles(value: Mapping[str, Any]) -> str:
     for port in _fullest(value["interfaces"], "p95_bps"):
         share = "" if port["share"] is None else f", {port['share']:.0%} of {rate_text(port['link_bps'])}"
         name = port["name"] or f"if {port['if_index']}"
-        parts.append(f"{name} {port['direction']} p95 {rate_text(port['p95_bps'])}{share}")
+        p95, low, high = (rate_text(port[figure]) for figure in ("p95_bps", "p95_low_bps", "p95_high_bps"))
+        parts.append(f"{name} {port['direction']} p95 {p95} [{low} to {high}]{share}")
     where = f"{value['node'] or value['exporter']}: {len(value['interfaces'])} interfaces"
     return f"{moment_text(value['window_start_ns'])} {value['period']} {where}, {'; '.join(parts)}"
 

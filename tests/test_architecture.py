@@ -38,6 +38,7 @@ LADDER = (
     "path_results summaries elephant_events counting_results export_loss_results recent_losses",
     "distance_encoding pairs path_joining elephant_hops shared_links talker_kernels link_state",
     "distances elephants quality link_results paths talker_tables",
+    "link_periods",
     "source_blocks link_use talker_steps talker_results",
     "sources talkers newest_links",
     "results render field_changes",

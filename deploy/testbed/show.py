@@ -47,7 +47,7 @@ def elephants_table(truth: Truth, published: Published, names: Names) -> Table:
     told = set(map(flow_of, published["elephants"]))
     for flow in sorted(large | told, key=lambda f: -truth.flows[f].steady_bps if f in truth.flows else 0.0):
         sent = truth.flows.get(flow)
-        own = sorted((v for v in updates if flow_of(v) == flow), key=lambda v: float(v["rate_bps"]))
+        own = sorted((v for v in updates if flow_of(v) == flow), key=lambda v: float(v["rate_bps"] or 0))
         table.add_row(
             escape(flow_text(flow._asdict())),
             rate_text(sent.steady_bps) if sent else "-",

@@ -29,6 +29,7 @@ LINKS = LinkTable.from_csv(
     "exporter,if_index,name,speed_bps,node\n"
     "192.0.2.1,1,to-core,100000000,leaf1\n192.0.2.1,2,to-host,1000000000,leaf1\n192.0.2.9,7,,1000000,\n"
 )
+FIGURES = ("p95_bps", "p95_low_bps", "p95_high_bps", "max_bps", "max_low_bps", "max_high_bps")
 NAME_MAX = "x" * 255  # of an ifName or ifAlias, in SNMP
 
 
@@ -85,7 +86,7 @@ async def test_what_is_silent_now_and_was_not_in_the_last_hour_is_there_too() ->
     assert (status, len(hour["interfaces"])) == (200, 2)
     for port in hour["interfaces"]:
         (row,) = [row for row in found["links"] if row["if_index"] == port["if_index"]]
-        of_hour = {name: port[name] for name in ("p95_bps", "max_bps", "share")}
+        of_hour = {name: port[name] for name in (*FIGURES, "share")}
         assert row["hour"] == {"window_start_ns": hour["window_start_ns"], **of_hour}
         is_silent = port["if_index"] == 2
         assert (row["samples"] == 0, row["high_bps"] is None) == (is_silent, is_silent)
@@ -156,6 +157,6 @@ async def test_the_longest_answer_is_one_that_another_worker_takes() -> None:
     results = [record(exporter, 40) for exporter in range(40)]
     status, found = await asked(results, count="100000")
     assert (status, found["interfaces"], len(found["links"])) == (200, 1600, COUNT_MAX)
-    percentile = {"window_start_ns": 1 << 62, "p95_bps": 1 << 62, "max_bps": 1 << 62, "share": 0.12345678901234567}
+    percentile = dict.fromkeys(("window_start_ns", *FIGURES), 1 << 62) | {"share": 0.12345678901234567}
     longest = {**found, "links": [{**row, "hour": percentile, "day": percentile} for row in found["links"]]}
     assert len(json.dumps(longest)) < ANSWER_BYTES_MAX

@@ -23,7 +23,8 @@ loads = st.fixed_dictionaries({
     "rate_bps": st.none() | few, "low_bps": few, "high_bps": few, "samples": few,
     "share": st.none() | few.map(lambda n: n / 4), "onset_ns": st.none() | few,
 })  # fmt: skip
-percentiles = st.fixed_dictionaries({"p95_bps": few, "max_bps": few, "share": st.none() | few.map(lambda n: n / 4)})
+FIGURES = ("p95_bps", "p95_low_bps", "p95_high_bps", "max_bps", "max_low_bps", "max_high_bps")
+percentiles = st.fixed_dictionaries(dict.fromkeys(FIGURES, few) | {"share": st.none() | few.map(lambda n: n / 4)})
 
 
 def label(port: Port) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def test_the_first_of_all_in_the_order_that_is_promised_are_given(told, over, by
 
 @given(st.lists(st.dictionaries(ports, loads), min_size=2, max_size=2), st.sampled_from(BY), st.randoms())
 def test_the_order_of_what_was_said_does_not_matter(told: list[dict[Port, Any]], by: str, chance: Any) -> None:
-    records, over = uses(told[0]), periods({(p, "day"): {"p95_bps": 1, "max_bps": 2, "share": None} for p in told[1]})
+    records, over = uses(told[0]), periods({(p, "day"): dict.fromkeys(FIGURES, 1) | {"share": None} for p in told[1]})
     expected = newest_links(records, over, Wanted(by=by))
     chance.shuffle(records)
     chance.shuffle(over)

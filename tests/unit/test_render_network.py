@@ -114,12 +114,15 @@ def test_link_use_shows_the_three_fullest_interfaces_by_share_and_then_by_rate()
 
 
 def test_percentiles_say_of_which_period_and_show_the_three_fullest():
-    ports = [port(n, None, None, p95_bps=n * 10**6, max_bps=10**9, values=12) for n in (1, 2, 3, 4)]
+    ports = [
+        port(n, None, None, p95_bps=n * 10**6, p95_low_bps=5 * 10**5, p95_high_bps=n * 2 * 10**6) for n in (1, 2, 3, 4)
+    ]
     ports[0] |= {"share": 0.01, "link_bps": 10**8, "name": "l1s1", "direction": "in"}
     value = LINK_USE | {"interfaces": ports, "period": "day", "node": "leaf1"}
     assert render_line("link-use-percentiles", "", value) == (
-        "2026-11-21T01:33:27.354Z day leaf1: 4 interfaces, l1s1 in p95 1.0 Mb/s, 1% of 100.0 Mb/s; "
-        "if 4 out p95 4.0 Mb/s; if 3 out p95 3.0 Mb/s"
+        "2026-11-21T01:33:27.354Z day leaf1: 4 interfaces, l1s1 in p95 1.0 Mb/s "
+        "[500.0 kb/s to 2.0 Mb/s], 1% of 100.0 Mb/s; "
+        "if 4 out p95 4.0 Mb/s [500.0 kb/s to 8.0 Mb/s]; if 3 out p95 3.0 Mb/s [500.0 kb/s to 6.0 Mb/s]"
     )
 
 
