@@ -16,8 +16,8 @@ Before the last three, at places of which the table says nothing, flow records g
 
 Only ``edge`` keeps sampled sums free of bias: it does not depend on what happened to be sampled. Of a flow of few
 packets two exporters draw different ones, and the others then count the larger draw, or a flow at a place where it
-would not count had the nearer exporter drawn it too. And only ``edge`` follows a flow at once where it goes another way.
-So give edges where sums matter; the result says on which rule it rests.
+would not count had the nearer exporter drawn it too. And only ``edge`` follows a flow at once that goes another way. So
+give edges where sums matter; the result says on which rule it rests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Kernels over remembered flows: ``flowstream/holders.py`` says what they are for.
 
 ``words`` are the words of rows and ``known`` those of entries: 0-4 the flow (flow_keys.py), 5-6 exporter, 7 in_if.
-``panes`` are those of entries: 0 since when, 1 last told, 2 last told by the former holder, 3 first told by another place.
+``panes`` are those of entries: 0 since when, 1 last told, 2 last told by the former holder, 3 first told by another
+place.
 """
 
 from __future__ import annotations

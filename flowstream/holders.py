@@ -4,11 +4,11 @@ Samples of a busy flow meet in a pane. Flow records do not: two routers tell of 
 and in most panes a record is alone. So it is remembered, per flow (the five-tuple) and over panes, which place,
 (exporter, in_if), told of it first. It is asked about flow records at places that are not known to be an edge, or none:
 
-* A record of a flow that nobody holds is decided by its pane. If it counts, its place holds the flow from then on;
-  unless it lost to a packet sample or an edge, which are of their pane alone.
-* As long as the holder tells of the flow at least every ``remember`` panes, its records stay, and those of other places
-  do not count. Once it has been silent for longer, nobody holds the flow.
-* Where ``flows_max`` flows are remembered a further one is not: it is decided by its panes. Of flows that are new in one
+* A record of a flow that nobody holds is decided by its pane. If it counts, its place holds the flow from then on. (It
+  does not where an edge or a packet sample counts in its stead: then nobody holds the flow.)
+* As long as the holder tells of the flow at least every ``remember`` panes, records of other places do not count; its
+  own are decided by their pane without them. Once it has been silent for longer, nobody holds the flow.
+* Where ``flows_max`` flows are remembered a further one is not: it is decided by its panes. Of flows that are new in a
   pane those come first whose words are lower.
 
 **Panes are asked about again** after a restart, those of the lookback, and the answer is what it was: an entry knows
@@ -43,7 +43,7 @@ _WORDS: Final = FLOW_WORDS + 3
 _SINCE, _LAST, _FORMER, _SHARED = range(4)
 _NEVER: Final = -(1 << 62)  # of a former holder that there was not
 _NOT_YET: Final = 1 << 62  # of another place
-#: What is known of a row: nothing, its place holds the flow, it does and another has told of it, another place holds it.
+#: What is known of a row: nothing; its place holds the flow; it does, and another has told of it; another holds it.
 BY_PANE, HOLDS, HOLDS_FIRST, ELSEWHERE = range(4)
 _ENTRIES_MIN: Final = 1024
 _PANE_MAX: Final = 1 << 60
@@ -198,9 +198,7 @@ class Holders:
         ]  # fmt: skip
         packed = [narrow.pack(column) for column in columns]
         packed_places = [narrow.pack(places[:, n]) for n in range(places.shape[1])]
-        return msgspec.msgpack.encode(
-            _Snapshot(VERSION, self._newest, self._flows, packed, len(places), packed_places)
-        )
+        return msgspec.msgpack.encode(_Snapshot(VERSION, self._newest, self._flows, packed, len(places), packed_places))
 
     def restore(self, state: bytes) -> None:
         """Take a snapshot; StateError where it is none."""

@@ -188,7 +188,7 @@ class Counting(Section):
         120.0,
         ge=0,
         le=86_400,
-        description="flow records of a flow count where it was told of first, until nothing came from there for so long; "
+        description="flow records count where their flow was told of first, until none has come there for so long: "
         "twice the active timeout of the exporters. 0: each pane is decided alone",
     )
     flows_max: int = Field(

@@ -38,7 +38,7 @@ def warm_up(settings: Settings) -> None:
     topics = settings.topics.model_copy(update={"partitions": 1})
     settings = settings.model_copy(update={"topics": topics})
     work, merges = PartitionAnalysis(settings, links), PartitionMerges(settings, links)
-    span = max(1, settings.panes(settings.distances.size_s)) * settings.pane_ns
+    span = max(2, settings.panes(settings.distances.size_s)) * settings.pane_ns
     rows = _rows(span)
     block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
     # Windows end with this, and intervals of exporters of flow records, so that what is made of them then runs, too.

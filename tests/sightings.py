@@ -100,9 +100,7 @@ class PlainHolders:
         })  # fmt: skip
         return decided
 
-    def _hold(
-        self, index: int, records: list[Row], won: Mapping[tuple[int, int], tuple[int, int]]
-    ) -> None:
+    def _hold(self, index: int, records: list[Row], won: Mapping[tuple[int, int], tuple[int, int]]) -> None:
         new = sorted(flow for flow in won if flow not in self.held)
         room = max(0, self.flows_max - len(self.held))
         self.refused += len(new[room:])
