@@ -14,6 +14,7 @@ from flowstream.batch import FlowBatch, FlowType
 from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
 from flowstream.byte_column import ByteColumn
 from flowstream.decode import Payloads, decode
+from flowstream.grouping import RADIX_ROWS_MIN, group_rows
 from flowstream.links import LinkTable
 from flowstream.merging import PartitionMerges
 from flowstream.operators import Results
@@ -51,6 +52,8 @@ def warm_up(settings: Settings) -> None:
     said = work.apply(0, closing).results
     for offset, (_, partials) in enumerate(work.take_partials()):
         said += merges.apply(offset, merges.decode(encode_block(partials))).results
+    wide = np.arange(RADIX_ROWS_MIN, dtype=np.uint64) << np.uint64(40)
+    group_rows(wide, wide)  # more rows than were made up are sorted by a kernel of its own
     work.analysis.progress()
     merges.analysis.progress()
     encoder, writer = ResultEncoder(settings.output.format), SectionWriter(1 << 20)

@@ -16,9 +16,13 @@ from tests.golden import DATA
 #: types of their own where they come from a cache, so it is looked at what a recording adds.
 PROGRAM = """
 import json, pathlib, sys
+import numpy as np
+from flowstream.batch import FlowType
+from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
+from flowstream.decode import Payloads, decode
 from numba.core.dispatcher import Dispatcher
 from flowstream.links import LinkTable
-from flowstream.pipeline import FilePipeline, in_batches
+from flowstream.pipeline import FilePipeline, PartitionAnalysis, in_batches
 from flowstream.recordings import Recording
 from flowstream.settings import load
 from flowstream.warmup import warm_up
@@ -40,6 +44,13 @@ pipeline = FilePipeline(settings, LinkTable.from_path(data / "clos_links.csv"), 
 for values in in_batches(messages, 1000):
     pipeline.feed(values)
 pipeline.finish()
+# The same as flow records, of exporters that are not in the table.
+rows = decode("goflow", Payloads.from_values(messages)).flows
+rows = rows.replace(flow_type=np.full(len(rows), FlowType.IPFIX), origin_offset=np.arange(len(rows)))
+block = Block(SourcePartition("raw", 0), 0, len(rows), int(rows.time_ns.max()), False, (("raw", 1),), rows)
+part = PartitionAnalysis(settings, LinkTable())
+part.apply(0, decode_block(encode_block(block)))
+PartitionAnalysis(settings, LinkTable(), part.analysis.progress())
 print(len(before), *sorted(f"{module}.{name}{signature}" for module, name, signature in ready() - before), sep="\\n")
 """
 
