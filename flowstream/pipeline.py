@@ -108,8 +108,7 @@ def build_operators(settings: Settings, counting: CountOnce, names: Mapping[int,
     They go by the table of links that the counting goes by; the topology is given with
     ``PartitionWork.replace_tables``.
     """
-    links = counting.links
-    pane_ns = settings.pane_ns
+    links, pane_ns = counting.links, settings.pane_ns
     built: list[Operator] = []
     for analysis in settings.analyses:
         if analysis == "distances":

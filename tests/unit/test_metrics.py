@@ -217,10 +217,9 @@ async def test_after_a_known_run_the_whole_registry_is_as_expected(finished):
         labelled("rows_late_total"): 2,
         labelled("rows_duplicate_total"): len(decode_block(run.repeated).rows),
         labelled("block_gaps_total"): 1000,
-        labelled("flows_refused_total"): 0,  # there are no flow records: see test_merges.py
         labelled("blocks_rejected_total"): 1,
         labelled("panes_closed_total"): sum(closed - min(on_time[p]) // SECOND for p in range(2)),
-        **dict.fromkeys(map(labelled, OF_MERGES), 0),
+        **dict.fromkeys(map(labelled, (*OF_MERGES, "flows_refused_total")), 0),
         labelled("rebalances_total"): 0,  # the worker counts these: see the test of a real one
         labelled("broker_silence_seconds"): 0,
         labelled("offset_lag", topic="raw", partition="0"): 7,
