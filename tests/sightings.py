@@ -64,50 +64,45 @@ class PlainHolders:
 
     def pane(self, index: int, rows: list[Row]) -> list[tuple[bool, str]]:
         """Return of each row whether it counts, and by which rule."""
-        records = [row for row in rows if row.is_record and self.edges.get(row.place) is None]
-        if records:
+        asked = [row.is_record and self.edges.get(row.place) is None for row in rows]
+        if any(asked):
             self._forget(index)
-        holder = {flow: held for flow, held in self.held.items() if index - held.last <= self.remember}
-        for row in records:
-            if row.flow in holder:
-                held = holder[row.flow]
-                if row.place == held.place:
-                    held.last = index
-                elif held.shared is None:
-                    held.shared = index
-        elsewhere = [row in records and row.flow in holder and row.place != holder[row.flow].place for row in rows]
+        by_flow: dict[tuple[int, int], list[int]] = {}
+        for n, row in enumerate(rows):
+            by_flow.setdefault(row.flow, []).append(n)
         decided: list[tuple[bool, str]] = [(False, "FIRST")] * len(rows)
-        for flow in {row.flow for row in rows}:
-            mine = [n for n, row in enumerate(rows) if row.flow == flow and not elsewhere[n]]
+        for flow in sorted(by_flow):
+            told = {rows[n].place for n in by_flow[flow] if asked[n]}
+            holder = self.held.get(flow)
+            if holder is not None and index - holder.last > self.remember:
+                holder = None
+            if holder is not None:
+                holder.last = index if holder.place in told else holder.last
+                if holder.shared is None and told - {holder.place}:
+                    holder.shared = index
+            left = [n for n in by_flow[flow] if not asked[n] or holder is None or rows[n].place == holder.place]
             seen = {
                 place: Sighting(
-                    max(rows[n].ip_ttl for n in mine if rows[n].place == place),
-                    sum(rows[n].estimated_bytes for n in mine if rows[n].place == place),
+                    max(rows[n].ip_ttl for n in left if rows[n].place == place),
+                    sum(rows[n].estimated_bytes for n in left if rows[n].place == place),
                 )
-                for place in {rows[n].place for n in mine}
+                for place in {rows[n].place for n in left}
             }
             chosen, rule = counting_places(seen, self.edges)
-            for n in mine:
-                row = rows[n]
-                of_edge = self.edges.get(row.place) is False
-                decided[n] = (row.place in chosen, "EDGE" if of_edge else rule)
-                shared = holder[flow].shared if flow in holder else None
-                if row in records and rule == "ONLY" and shared is not None:
+            for n in left:
+                place = rows[n].place
+                decided[n] = (place in chosen, "EDGE" if self.edges.get(place) is False else rule)
+                if asked[n] and rule == "ONLY" and holder is not None and holder.shared is not None:
                     decided[n] = (True, "FIRST")
-        self._hold(index, records, {
-            row.flow: row.place for row, (counts, rule) in zip(rows, decided, strict=True)
-            if row in records and counts and rule != "EDGE" and row.flow not in holder
-        })  # fmt: skip
+            if holder is None and rule != "EDGE" and told & chosen:
+                self._hold(flow, min(told & chosen), index, is_shared=len(told) > 1)
         return decided
 
-    def _hold(self, index: int, records: list[Row], won: Mapping[tuple[int, int], tuple[int, int]]) -> None:
-        new = sorted(flow for flow in won if flow not in self.held)
-        room = max(0, self.flows_max - len(self.held))
-        self.refused += len(new[room:])
-        for flow, place in won.items():
-            if flow not in new[room:]:
-                others = any(row.flow == flow and row.place != place for row in records)
-                self.held[flow] = Held(place, index, index, index if others else None)
+    def _hold(self, flow: tuple[int, int], place: tuple[int, int], index: int, *, is_shared: bool) -> None:
+        if flow not in self.held and len(self.held) >= self.flows_max:
+            self.refused += 1
+            return
+        self.held[flow] = Held(place, index, index, index if is_shared else None)
 
     def _forget(self, index: int) -> None:
         """Entries take room until their time is over, which is looked after once in ``remember``, or if all is full."""

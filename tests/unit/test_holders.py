@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def placed(panes: list[tuple[int, list[Row]]]) -> list[tuple[int, list[Row]]]:
     return [(FIRST + end, rows) for end, (_, rows) in zip(ends, panes, strict=True)]
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(PANES, LIMITS, st.randoms(use_true_random=False))
 def test_what_counts_is_what_is_remembered_and_the_rules_say_in_any_order_of_rows(panes, limits, random):
     once, plain = remembering(limits), PlainHolders(max(limits[:2]), *limits[1:], EDGES)
@@ -79,7 +80,7 @@ def test_what_counts_is_what_is_remembered_and_the_rules_say_in_any_order_of_row
     assert len(once.holders) == len(plain.held)
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(PANES, LIMITS, st.sets(st.integers(0, 13)))
 def test_a_restart_anywhere_changes_no_answer_about_any_pane_of_the_lookback(panes, limits, restarts):
     """After each pane a life that begins with the snapshot is asked about the lookback again, and goes on, or not."""
@@ -112,7 +113,7 @@ def told_by(part: PartitionAnalysis, log: list[tuple[int, Block]]) -> list[Any]:
     return said
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(PANES, st.integers(1, 4), st.lists(st.integers(1, 5), max_size=4))
 def test_a_partition_that_starts_again_from_its_progress_says_what_one_that_never_stopped_says(panes, remember, lives):
     chosen = Settings(
@@ -141,6 +142,23 @@ def test_flows_that_share_their_slots_are_looked_up_in_order_with_the_same_outco
         patch.setattr(module, "put", lambda *_: False)
         for index, rows in placed(panes):
             assert answer(once, batch(rows, index)) == plain.pane(index, rows)
+
+
+def test_thousands_of_flows_that_come_and_go_are_remembered_as_a_few_are():
+    rng, limits = np.random.default_rng(3), (6, 3, 3000)
+    once, plain, grown = remembering(limits), PlainHolders(*limits, EDGES), []
+    for index in range(FIRST, FIRST + 24):
+        flows_ = rng.integers(0, 500, 400) + 60 * (index - FIRST)
+        rows = [
+            Row((int(f), 1), (int(rng.integers(1, 4)), 1), True, 0, int(rng.integers(0, 9))) for f in flows_
+        ]  # fmt: skip
+        assert answer(once, batch(rows, index)) == plain.pane(index, rows)
+        grown.append(len(once.holders))
+        again = remembering(limits)
+        again.restore(once.snapshot())
+        once = again
+    assert max(grown) > 1024
+    assert any(after < before for before, after in pairwise(grown))
 
 
 def test_probes_of_flows_that_share_a_slot_are_bounded():
