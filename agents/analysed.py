@@ -33,7 +33,7 @@ class Analysed:
     duplicate: int = 0
     gap: int = 0
     refused: int = 0  # messages that are no blocks
-    left_out: int = 0  # rows of good blocks that operators had no room for
+    left_out: int = 0  # what operators had no room for
 
     def add(self, outcome: Outcome[Any]) -> None:
         """Take in what came of a block."""
@@ -49,7 +49,7 @@ class Analysed:
         metrics, tp = context.metrics, batch.tp
         if stage == "analyses":
             rows = metrics.rows_applied, metrics.rows_late, metrics.rows_duplicate, metrics.panes_closed
-            waiting, lag_seconds = metrics.rows_open, metrics.watermark_lag_seconds
+            left_out, waiting, lag_seconds = metrics.flows_refused, metrics.rows_open, metrics.watermark_lag_seconds
         else:
             rows = (
                 metrics.partials_applied,
@@ -57,12 +57,13 @@ class Analysed:
                 metrics.partials_duplicate,
                 metrics.partials_panes_closed,
             )
+            left_out = metrics.partials_refused
             waiting, lag_seconds = metrics.partials_open, metrics.partials_watermark_lag_seconds
         for counter, count in zip(rows, (self.applied, self.late, self.duplicate, self.panes), strict=True):
             counter.inc(count)
         metrics.block_gaps.inc(self.gap)
         metrics.blocks_rejected.inc(self.refused)
-        metrics.partials_refused.inc(self.left_out)
+        left_out.inc(self.left_out)
         sent: Counter[str] = Counter()
         for said in self.results:
             sent[said.stream] += 1 if isinstance(said, Result) else len(said)

@@ -9,16 +9,20 @@ can, per flow (the five-tuple) and pane:
     largest   the sighting with the most bytes; then the lowest exporter address, then the lowest in_if
     only      nobody else saw it in the pane: there is nothing to decide
 
+Before the last three, at places of which the table says nothing, flow records go by what is remembered over panes
+(``flowstream/holders.py``):
+
+    first     the place that told of the flow first, for as long as it goes on telling; others do not count
+
 Only ``edge`` keeps sampled sums free of bias: it does not depend on what happened to be sampled. Of a flow of few
 packets two exporters draw different ones, and the others then count the larger draw, or a flow at a place where it
-would not count had the nearer exporter drawn it too. And only ``edge`` does not depend on who reports in which pane:
-flow records of two routers, that each send by its own clock, hardly ever meet in one. So give edges where sums matter;
-the result says on which rule it rests.
+would not count had the nearer exporter drawn it too. And only ``edge`` follows a flow at once that goes another way. So
+give edges where sums matter; the result says on which rule it rests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -31,7 +35,9 @@ from flowstream.batch import Array, FlowBatch
 from flowstream.columns import picked
 from flowstream.flow_keys import flow_words
 from flowstream.hashing import number_by_first, number_groups
+from flowstream.holders import ELSEWHERE, HOLDS_FIRST, Holders
 from flowstream.links import EDGE_NO, EDGE_UNKNOWN, EDGE_YES, LinkTable
+from flowstream.operators import Pane, Said
 from flowstream.saturation import plus, scaled
 
 Integers = NDArray[np.int64]
@@ -44,6 +50,7 @@ class Rule(IntEnum):
     EDGE = 1
     TTL = 2
     LARGEST = 3
+    FIRST = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +81,18 @@ class CountOnce:
     """What counts of each pane, decided once for all operators that ask; ``links`` may be replaced between two.
 
     Told is the same of the same rows, whoever asks next, and as ``rows.in_any_order`` has them.
+
+    With ``holders`` it is an operator, too, that has to be given every pane before the others: one that says nothing,
+    but remembers.
     """
 
-    def __init__(self, links: LinkTable) -> None:
+    name = "count-once"
+    lookback = 0
+    quiet = True
+
+    def __init__(self, links: LinkTable, holders: Holders | None = None) -> None:
         self.links = links
+        self.holders = holders
         self._decided: tuple[FlowBatch, Counted] | None = None
         self._numbered: tuple[FlowBatch, Sources] | None = None
 
@@ -86,8 +101,21 @@ class CountOnce:
         if self._decided is None or self._decided[0] is not rows:
             given = rows.in_any_order
             edge = self.links.lookup(given.peek("exporter"), given.peek("in_if"))[1]
-            self._decided = rows, count_once(given, edge, lambda: self.sources(rows))
+            self._decided = rows, self._decide(given, edge, lambda: self.sources(rows))
         return self._decided[1]
+
+    def _decide(self, rows: FlowBatch, edge: NDArray[np.int8], sources: Callable[[], Sources]) -> Counted:
+        told = None if self.holders is None else self.holders.ask(rows, edge == EDGE_UNKNOWN)
+        if self.holders is None or told is None:
+            return count_once(rows, edge, sources)
+        elsewhere = told.at[told.state == ELSEWHERE]
+        edge[elsewhere] = EDGE_NO  # as little a candidate as a row inside the network
+        counted = count_once(rows, edge, sources)
+        rule = counted.rule[told.at]
+        self.holders.hold(told, counted.counts[told.at] & (rule != Rule.EDGE))
+        counted.rule[told.at[(told.state == HOLDS_FIRST) & (rule == Rule.ONLY)]] = Rule.FIRST
+        counted.rule[elsewhere] = Rule.FIRST
+        return counted
 
     def sources(self, rows: FlowBatch) -> Sources:
         """Return the sources of a pane's rows."""
@@ -99,6 +127,26 @@ class CountOnce:
         """Decide about a pane's rows, in their order."""
         counted = self.of(rows)
         return Counted(rows.arranged(counted.counts), rows.arranged(counted.rule))
+
+    @property
+    def refused(self) -> int:
+        """How many flows could not be remembered for want of room, once in each pane."""
+        return 0 if self.holders is None else self.holders.refused
+
+    def process(self, panes: Sequence[Pane]) -> list[Said]:
+        """Decide about a pane that was closed, before anybody else asks."""
+        if len(panes[-1].rows):
+            self.of(panes[-1].rows)
+        return []
+
+    def snapshot(self) -> bytes:
+        """Return what is remembered of flows."""
+        return b"" if self.holders is None else self.holders.snapshot()
+
+    def restore(self, state: bytes) -> None:
+        """Take a snapshot; StateError where it is none."""
+        if self.holders is not None:
+            self.holders.restore(state)
 
 
 def count_once(rows: FlowBatch, edge: NDArray[np.int8], sources: Callable[[], Sources] | None = None) -> Counted:

@@ -59,7 +59,7 @@ def _table(rows: int) -> NDArray[Any]:
 
 
 @inline_njit
-def _mixed(high, low, more):  # type: ignore[no-untyped-def]
+def mix(high, low, more):  # type: ignore[no-untyped-def]
     """Mix two words and a number: MurmurHash3's 64-bit finaliser (Appleby)."""
     word = (high * np.uint64(0x9E3779B97F4A7C15)) ^ low ^ (more * np.uint64(0xD6E8FEB86659FD93))
     word = (word ^ (word >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
@@ -74,9 +74,9 @@ def _number(words, group, firsts, table, probes):  # type: ignore[no-untyped-def
     width = words.shape[1]
     groups = 0
     for row in range(len(words)):
-        mixed = _mixed(words[row, 0], words[row, 1] if width > 1 else np.uint64(0), np.uint64(0))
+        mixed = mix(words[row, 0], words[row, 1] if width > 1 else np.uint64(0), np.uint64(0))
         for column in range(2, width):
-            mixed = _mixed(mixed, words[row, column], np.uint64(0))
+            mixed = mix(mixed, words[row, column], np.uint64(0))
         slot = mixed & mask
         while True:
             known = table[slot]
@@ -106,7 +106,7 @@ def _count(group, words, counts, table, probes):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(table) - 1)
     for row in range(len(words)):
         high, low = words[row, 0], words[row, 1]
-        slot = _mixed(high, low, np.uint64(group[row]) + np.uint64(1)) & mask
+        slot = mix(high, low, np.uint64(group[row]) + np.uint64(1)) & mask
         while True:
             other = table[slot]
             if other < 0:

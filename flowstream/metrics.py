@@ -48,6 +48,7 @@ class Metrics:
         self.partials_applied = counter("partials_applied", "Sums of a pane and key put into their pane to be merged")
         self.partials_late = counter("partials_late", "Sums that came after their pane was merged: lost")
         self.partials_duplicate = counter("partials_duplicate", "Sums already applied, dropped")
+        self.flows_refused = counter("flows_refused", "Flows beyond counting.flows_max, by pane: not remembered")
         self.partials_refused = counter("partials_refused", "Sums of ports beyond link_use.ports_max: left out")
         self.partials_panes_closed = counter("partials_panes_closed", "Panes merged")
         self.partials_open = gauge("partials_open", "Sums waiting in open panes", "partition")

@@ -29,7 +29,7 @@ class UsesTopology(Protocol):
 
 @runtime_checkable
 class Refuses(Protocol):
-    """An operator that leaves out rows for want of room, and counts them."""
+    """An operator that leaves out something for want of room, and counts it: rows, or flows to remember."""
 
     refused: int
 
@@ -59,7 +59,7 @@ class PartitionWork(Generic[Rows]):
         return []
 
     def take_refused(self) -> int:
-        """Return how many rows operators have left out for want of room since this was last asked."""
+        """Return how much operators have left out for want of room since this was last asked."""
         refused = sum(operator.refused for operator in self.operators if isinstance(operator, Refuses))
         told, self._refused_told = self._refused_told, refused
         return refused - told

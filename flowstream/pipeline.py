@@ -22,6 +22,7 @@ from flowstream.distances import DistancesConfig, DistancesOperator
 from flowstream.elephant_hops import elephant_hops
 from flowstream.elephants import ElephantsConfig, ElephantsOperator
 from flowstream.errors import SchemaError, SettingsError
+from flowstream.holders import Holders
 from flowstream.ingest import Ingest, IngestConfig, Ingested, Rejected
 from flowstream.links import LinkTable
 from flowstream.merging import PartitionMerges
@@ -107,8 +108,7 @@ def build_operators(settings: Settings, counting: CountOnce, names: Mapping[int,
     They go by the table of links that the counting goes by; the topology is given with
     ``PartitionWork.replace_tables``.
     """
-    links = counting.links
-    pane_ns = settings.pane_ns
+    links, pane_ns = counting.links, settings.pane_ns
     built: list[Operator] = []
     for analysis in settings.analyses:
         if analysis == "distances":
@@ -183,6 +183,11 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
             cubes = CubesOf(cubes_config(settings, operators), self._counting)
             self._partials = PartialsOperator(cubes, settings.pane_ns, route, said)
             operators.append(self._partials)
+        if settings.counting.remember_s and (settings.is_merging or "sources" in settings.analyses):
+            lookback = max(operator.lookback for operator in operators)
+            remember, flows_max = settings.panes(settings.counting.remember_s), settings.counting.flows_max
+            self._counting.holders = Holders(remember, lookback, flows_max, settings.pane_ns)
+            operators.insert(0, self._counting)  # it remembers before anybody asks
         super().__init__(operators, Analysis(operators, settings.pane_ns, progress, bounds))
 
     def decode(self, payload: bytes) -> Block:

@@ -181,9 +181,19 @@ class InputQuality(Section):
 
 
 class Counting(Section):
-    """What is said of counting flows once, and of datagrams that never came."""
+    """How flows are counted once, and what is said of it and of datagrams that never came."""
 
     size_s: Seconds = Field(60.0, description="window length")
+    remember_s: float = Field(
+        120.0,
+        ge=0,
+        le=86_400,
+        description="flow records count where their flow was told of first, until none has come there for so long: "
+        "twice the active timeout of the exporters. 0: each pane is decided alone",
+    )
+    flows_max: int = Field(
+        65_536, ge=1, le=100_000, description="flows remembered for that per partition; others are decided by panes"
+    )
 
 
 class TalkersWindow(Section):

@@ -109,6 +109,7 @@ class Settings(BaseSettings):
             ("sources.size_s", self.sources.size_s),
             ("quality.size_s", self.quality.size_s),
             ("counting.size_s", self.counting.size_s),
+            *(("counting.remember_s", length_s) for length_s in (self.counting.remember_s,) if length_s),
             *(("talkers.windows size_s", window.size_s) for window in self.talkers.windows),
             *(("talkers.windows step_s", window.step_s) for window in self.talkers.windows),
             ("link_use.interval_s", self.link_use.interval_s),

@@ -14,6 +14,7 @@ from flowstream.batch import FlowBatch, FlowType
 from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
 from flowstream.byte_column import ByteColumn
 from flowstream.decode import Payloads, decode
+from flowstream.grouping import RADIX_ROWS_MIN, group_rows
 from flowstream.links import LinkTable
 from flowstream.merging import PartitionMerges
 from flowstream.operators import Results
@@ -42,7 +43,7 @@ def warm_up(settings: Settings) -> None:
     topics = settings.topics.model_copy(update={"partitions": 1})
     settings = settings.model_copy(update={"topics": topics})
     work, merges = PartitionAnalysis(settings, links), PartitionMerges(settings, links)
-    span = max(1, settings.panes(settings.distances.size_s)) * settings.pane_ns
+    span = max(2, settings.panes(settings.distances.size_s)) * settings.pane_ns
     rows = _rows(span)
     block = Block(SourcePartition("warm-up", 0), 0, _ROWS, None, idle=False, sources=(("warm-up", 1),), rows=rows)
     # Windows end with this, and intervals of exporters of flow records, so that what is made of them then runs, too.
@@ -55,6 +56,8 @@ def warm_up(settings: Settings) -> None:
     said = work.apply(0, closing).results
     for offset, (_, partials) in enumerate(work.take_partials()):
         said += merges.apply(offset, merges.decode(encode_block(partials))).results
+    wide = np.arange(RADIX_ROWS_MIN, dtype=np.uint64) << np.uint64(40)
+    group_rows(wide, wide)  # more rows than were made up are sorted by a kernel of its own
     work.analysis.progress()
     merges.analysis.progress()
     encoder, writer = ResultEncoder(settings.output.format), SectionWriter(1 << 20)

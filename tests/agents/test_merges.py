@@ -10,7 +10,8 @@ import pytest
 from agents import analyses as module
 from agents.analyses import AnalysesAgent
 from flowstream import merging
-from flowstream.blocks import decode_partials, encode_block
+from flowstream.batch import FlowType
+from flowstream.blocks import Block, SourcePartition, decode_partials, encode_block
 from flowstream.errors import StateError
 from flowstream.link_use import LinkUse, LinkUseConfig
 from flowstream.links import LinkTable
@@ -22,6 +23,7 @@ from flowstream.settings import load
 from flowstream.topics import name
 from tests.agents.fakes import Stage
 from tests.agents.test_agents import blocks
+from tests.builders import T0_NS, flows
 from tests.merged_sums import MergedSums
 
 
@@ -116,6 +118,17 @@ async def test_rows_that_an_operator_has_no_room_for_are_counted_once(stage: Sta
     await merges.take(again)  # brings nothing new
     await merges.settle()
     assert left_out == stage.value("partials_refused_total")
+
+
+async def test_flows_that_could_not_be_remembered_are_counted_apart_from_rows_of_merges() -> None:
+    stage = Stage(load(topics={"partitions": 1}, analyses=("sources",), counting={"flows_max": 1}))
+    rows = flows(
+        4, time_ns=T0_NS, exporter="192.0.2.1", src_port=[1, 2, 3, 3], flow_type=int(FlowType.IPFIX),
+        origin_offset=range(4),
+    )  # fmt: skip
+    block = Block(SourcePartition("raw", 0), 0, 4, T0_NS + 10**9, False, (("raw", 1),), rows)
+    await take(stage, agent(stage), "flows", [encode_block(block)])
+    assert (stage.value("flows_refused_total"), stage.value("partials_refused_total")) == (2, 0)
 
 
 async def test_what_is_no_block_of_partials_is_a_dead_letter(stage: Stage) -> None:

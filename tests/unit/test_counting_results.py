@@ -18,6 +18,7 @@ from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.decode import Payloads, decode
 from flowstream.estimate import estimates
 from flowstream.export_loss import Loss, correction, overall, widening
+from flowstream.holders import Holders
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result, one_by_one
 from flowstream.partial_blocks import PartialsOperator, Route
@@ -270,10 +271,20 @@ def test_sequence_numbers_go_to_every_partition_and_all_else_to_one():
     assert {int(k) >> 1 for rows in told for k in rows.key_0[rows.cube == Cube.COUNTING]} == {Rule.EDGE}
 
 
-@pytest.mark.parametrize("apart_s", [0, 20])
-def test_with_edges_flow_records_of_two_routers_count_once_whenever_each_sends_them(apart_s):
-    """Without edges they are compared within a pane only: so docs/counting.md says."""
-    counting = CountOnce(LinkTable.from_csv("exporter,if_index,name,speed_bps,edge\n::1,1,,9,true\n::2,1,,9,false\n"))
+EDGES = LinkTable.from_csv("exporter,if_index,name,speed_bps,edge\n::1,1,,9,true\n::2,1,,9,false\n")
+
+
+@pytest.mark.parametrize(
+    ("links", "apart_s", "expected"),
+    [
+        (EDGES, 0, [("EDGE", 5000, 5000)]),
+        (EDGES, 20, [("EDGE", 5000, 5000)]),
+        (LinkTable(), 0, [("LARGEST", 1000, 1000), ("FIRST", 4000, 4000)]),
+        (LinkTable(), 20, [("ONLY", 1000, 0), ("FIRST", 4000, 5000)]),
+    ],
+)
+def test_flow_records_of_two_routers_count_once_whenever_each_sends_them(links, apart_s, expected):
+    counting = CountOnce(links, Holders(120, 0, 1, SECOND))
     cubes, operator, rules = (
         CubesOf(CubesConfig(frozenset({Cube.COUNTING})), counting),
         CountingResults(300, SECOND),
@@ -290,4 +301,4 @@ def test_with_edges_flow_records_of_two_routers_count_once_whenever_each_sends_t
         begin, end = index * SECOND, (index + 1) * SECOND
         partials = cubes.of(Pane(index, begin, end, rows), 0)
         rules += [r for said in operator.process([Pane(index, begin, end, partials)]) for r in said.value["rules"]]
-    assert [(r["rule"], r["bytes_counted"], r["bytes_removed"]) for r in rules] == [("EDGE", 5000, 5000)]
+    assert [(r["rule"], r["bytes_counted"], r["bytes_removed"]) for r in rules] == expected

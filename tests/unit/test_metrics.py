@@ -219,7 +219,7 @@ async def test_after_a_known_run_the_whole_registry_is_as_expected(finished):
         labelled("block_gaps_total"): 1000,
         labelled("blocks_rejected_total"): 1,
         labelled("panes_closed_total"): sum(closed - min(on_time[p]) // SECOND for p in range(2)),
-        **dict.fromkeys(map(labelled, OF_MERGES), 0),
+        **dict.fromkeys(map(labelled, (*OF_MERGES, "flows_refused_total")), 0),
         labelled("rebalances_total"): 0,  # the worker counts these: see the test of a real one
         labelled("broker_silence_seconds"): 0,
         labelled("offset_lag", topic="raw", partition="0"): 7,
@@ -248,12 +248,12 @@ async def test_after_a_known_run_the_whole_registry_is_as_expected(finished):
     assert measured == expected
 
 
-async def test_every_metric_moves_in_it_but_what_only_a_whole_worker_knows(finished):
+async def test_every_metric_moves_in_it_but_those_of_a_whole_worker_of_merges_and_of_flow_records(finished):
     moved = {name for (name, _), value in samples(finished.context.metrics).items() if value}
     all_of_them = {family.name for family in finished.context.metrics.registry.collect()}
     still = {family for family in all_of_them if not {family, f"{family}_total", f"{family}_count"} & moved}
-    of_workers = ("rebalances", "worker_up", "requests_unanswered", "broker_silence_seconds")
-    assert still == {f"flowstream_{name}" for name in of_workers} | {n for n in all_of_them if "_partials_" in n}
+    elsewhere = ("rebalances", "worker_up", "requests_unanswered", "broker_silence_seconds", "flows_refused")
+    assert still == {f"flowstream_{name}" for name in elsewhere} | {n for n in all_of_them if "_partials_" in n}
 
 
 async def test_the_sums_of_the_ledger_hold_in_the_metrics(finished):

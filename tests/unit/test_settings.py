@@ -73,6 +73,8 @@ OTHER: dict[str, Any] = {
     "sources.kept_bytes_max": 1 << 28,
     "quality.size_s": 120.0,
     "counting.size_s": 120.0,
+    "counting.remember_s": 300.0,
+    "counting.flows_max": 1000,
     "talkers.windows": [{"size_s": 10.0, "step_s": 1.0}, {"size_s": 600.0, "step_s": 5.0}],
     "talkers.by": ["source", "port"],
     "talkers.rank": ["packets"],

@@ -16,10 +16,14 @@ from tests.golden import DATA
 #: types of their own where they come from a cache, so it is looked at what a recording adds.
 PROGRAM = """
 import json, pathlib, sys
+import numpy as np
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numba.core.dispatcher import Dispatcher
+from flowstream.batch import FlowType
+from flowstream.blocks import Block, SourcePartition, decode_block, encode_block
+from flowstream.decode import Payloads, decode
 from flowstream.links import LinkTable
-from flowstream.pipeline import FilePipeline, in_batches
+from flowstream.pipeline import FilePipeline, PartitionAnalysis, in_batches
 from flowstream.record_batches import WireBatch, read_batches
 from flowstream.recordings import Recording
 from flowstream.settings import load
@@ -50,6 +54,13 @@ for codec, kind in ((0, bytes), (3, bytearray)):  # what is decompressed lies in
     body = memoryview(kind(bytes(plain.build())[61:]))
     (read,) = read_batches([WireBatch(memoryview(wire), 0, 1)], lambda *_: body)
     assert len(read) == 1 and not read.refused
+# The same as flow records, of exporters that are not in the table.
+rows = decode("goflow", Payloads.from_values(messages)).flows
+rows = rows.replace(flow_type=np.full(len(rows), FlowType.IPFIX), origin_offset=np.arange(len(rows)))
+block = Block(SourcePartition("raw", 0), 0, len(rows), int(rows.time_ns.max()), False, (("raw", 1),), rows)
+part = PartitionAnalysis(settings, LinkTable())
+part.apply(0, decode_block(encode_block(block)))
+PartitionAnalysis(settings, LinkTable(), part.analysis.progress())
 print(len(before), *sorted(f"{module}.{name}{signature}" for module, name, signature in ready() - before), sep="\\n")
 """
 
