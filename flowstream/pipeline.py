@@ -183,7 +183,9 @@ class PartitionAnalysis(PartitionWork[FlowBatch]):
             cubes = CubesOf(cubes_config(settings, operators), self._counting)
             self._partials = PartialsOperator(cubes, settings.pane_ns, route, said)
             operators.append(self._partials)
-        if settings.counting.remember_s and (settings.is_merging or "sources" in settings.analyses):
+        if settings.counting.remember_s and (
+            settings.is_merging or not {"sources", "paths"}.isdisjoint(settings.analyses)
+        ):
             lookback = max(operator.lookback for operator in operators)
             remember, flows_max = settings.panes(settings.counting.remember_s), settings.counting.flows_max
             self._counting.holders = Holders(remember, lookback, flows_max, settings.pane_ns)
