@@ -89,17 +89,10 @@ def distances_config(settings: Settings) -> DistancesConfig:
     """Return the distances operator's configuration; ValueError names what does not fit."""
     chosen = settings.distances
     return DistancesConfig(
-        size_panes=settings.panes(chosen.size_s),
-        step_panes=settings.panes(chosen.step_s),
-        features=chosen.features,
-        scaling=chosen.scaling,
-        top_k=chosen.top_k,
-        pairs=chosen.pairs,
-        pair_form=chosen.pair_form,
-        tail_quantile=chosen.tail_quantile,
-        pairs_max=chosen.pairs_max,
-        flows_max=chosen.flows_max,
-    )
+        size_panes=settings.panes(chosen.size_s), step_panes=settings.panes(chosen.step_s), features=chosen.features,
+        scaling=chosen.scaling, top_k=chosen.top_k, pairs=chosen.pairs, pair_form=chosen.pair_form,
+        tail_quantile=chosen.tail_quantile, pairs_max=chosen.pairs_max, flows_max=chosen.flows_max,
+    )  # fmt: skip
 
 
 def build_operators(settings: Settings, counting: CountOnce, names: Mapping[int, str]) -> list[Operator]:

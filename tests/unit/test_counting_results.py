@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flowstream.batch import FlowBatch, FlowType, address_text
+from flowstream.batch import FlowBatch, address_text
 from flowstream.counting import CountOnce, Rule
 from flowstream.counting_results import CountingResults
 from flowstream.cubes import CubesConfig, CubesOf
 from flowstream.decode import Payloads, decode
 from flowstream.estimate import estimates
 from flowstream.export_loss import Loss, correction, overall, widening
-from flowstream.holders import Holders
 from flowstream.links import LinkTable
 from flowstream.operators import Pane, Result, one_by_one
 from flowstream.partial_blocks import PartialsOperator, Route
@@ -27,7 +26,6 @@ from flowstream.pipeline import FilePipeline, in_batches
 from flowstream.recordings import Recording
 from flowstream.sequence_gaps import LossTracker
 from flowstream.settings import Settings
-from tests.builders import flows
 from tests.partial_rows import SECOND, interval, pane_of, summed
 
 RECORDED = Path(__file__).resolve().parents[1] / "data"
@@ -269,36 +267,3 @@ def test_sequence_numbers_go_to_every_partition_and_all_else_to_one():
     assert set.intersection(*cubes) == {Cube.SEQUENCE}
     assert sum(map(len, cubes)) == len(CubesConfig().cubes) + len(told) - 1
     assert {int(k) >> 1 for rows in told for k in rows.key_0[rows.cube == Cube.COUNTING]} == {Rule.EDGE}
-
-
-EDGES = LinkTable.from_csv("exporter,if_index,name,speed_bps,edge\n::1,1,,9,true\n::2,1,,9,false\n")
-
-
-@pytest.mark.parametrize(
-    ("links", "apart_s", "expected"),
-    [
-        (EDGES, 0, [("EDGE", 5000, 5000)]),
-        (EDGES, 20, [("EDGE", 5000, 5000)]),
-        (LinkTable(), 0, [("LARGEST", 1000, 1000), ("FIRST", 4000, 4000)]),
-        (LinkTable(), 20, [("ONLY", 1000, 0), ("FIRST", 4000, 5000)]),
-    ],
-)
-def test_flow_records_of_two_routers_count_once_whenever_each_sends_them(links, apart_s, expected):
-    counting = CountOnce(links, Holders(120, 0, 1, SECOND))
-    cubes, operator, rules = (
-        CubesOf(CubesConfig(frozenset({Cube.COUNTING})), counting),
-        CountingResults(300, SECOND),
-        [],
-    )
-    first = 1_795_224_600
-    for index in range(first, first + 300):
-        ages = {"::1": index - first, "::2": index - first - apart_s}
-        exporters = [exporter for exporter, age in ages.items() if age >= 0 and age % 60 == 0]
-        rows = flows(
-            len(exporters), exporter=exporters, in_if=1, bytes=1000, time_ns=index * SECOND, sampling_rate=1,
-            flow_type=int(FlowType.NETFLOW_V9), origin_offset=range(len(exporters)),
-        ) if exporters else FlowBatch.zeros(0)  # fmt: skip
-        begin, end = index * SECOND, (index + 1) * SECOND
-        partials = cubes.of(Pane(index, begin, end, rows), 0)
-        rules += [r for said in operator.process([Pane(index, begin, end, partials)]) for r in said.value["rules"]]
-    assert [(r["rule"], r["bytes_counted"], r["bytes_removed"]) for r in rules] == expected
