@@ -1,4 +1,4 @@
-"""Flow records of two routers on one path count once, whatever the table of links says and whenever each sends its own."""
+"""Flow records of two routers on one path count once, whatever the table of links says and whenever each sends them."""
 
 from __future__ import annotations
 
