@@ -130,6 +130,7 @@ def test_every_metric_of_a_worker_is_as_the_recording_makes_it(fabric):
         labelled("rows_duplicate_total"): 0,
         labelled("block_gaps_total"): 0,
         labelled("blocks_rejected_total"): 0,
+        labelled("flows_refused_total"): 0,
         **{labelled(f"partials_{n}_total"): 0 for n in ("applied", "late", "duplicate", "refused", "panes_closed")},
         labelled("offset_lag", topic=raw, partition="0"): 0,
         labelled("table_entries", table="progress"): 4,
