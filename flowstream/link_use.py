@@ -40,7 +40,7 @@ class LinkUseConfig:
     hysteresis: float = 0.1
     for_intervals: int = 3
     samples_min: float = 4.0
-    ports_max: int = 16_000
+    ports_max: int = 20_000
     active_timeout_s: float | None = None
 
     def __post_init__(self) -> None:

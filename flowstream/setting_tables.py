@@ -248,7 +248,7 @@ class LinkUse(Section):
     hysteresis: float = Field(0.1, ge=0, lt=10, description="an event ends this far below the threshold")
     for_intervals: int = Field(3, ge=1, le=10_000, description="intervals in a row that begin or end an event")
     ports_max: int = Field(
-        16_000, ge=1, le=200_000, description="interfaces by direction that are remembered; others are left out"
+        20_000, ge=1, le=200_000, description="interfaces by direction that are remembered; others are left out"
     )
 
     def config(self, samples_min: float) -> LinkUseConfig:
