@@ -74,6 +74,17 @@ def enough(total: Floats, variance: Floats, samples_min: float) -> NDArray[np.bo
     return np.asarray(total * total >= samples_min * variance)
 
 
+def enough_counted(
+    samples: NDArray[np.int64], total: Floats, variance: Floats, weight_max: Floats, samples_min: float
+) -> NDArray[np.bool_]:
+    """Return where a sum of the rows that count has ``enough`` samples to be a number.
+
+    Where none counts though something was sampled, that was elsewhere: sampling may have left it out where it counts.
+    """
+    left_out = (samples == 0) & (weight_max > 0.0) & (samples_min > 0.0)
+    return np.asarray(enough(total, variance, samples_min) & ~left_out)
+
+
 def rate_interval(sum_w: ArrayLike, sum_w2: ArrayLike, max_w: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """Return the (low, high) bounds of a weighted Poisson sum, elementwise over arrays of one shape.
 

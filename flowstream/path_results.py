@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flowstream.cube_sums import COUNTS, Sums
-from flowstream.estimate import estimates
+from flowstream.estimate import enough_counted, estimates
 from flowstream.flow_keys import Words, flow_fields, flow_key
 from flowstream.operators import Result
 from flowstream.path_changes import WholePath
 from flowstream.path_shapes import Hop, Path
 from flowstream.path_sightings import Sighting, Sightings
-from flowstream.saturation import COUNT_MAX
+from flowstream.saturation import COUNT_MAX, whole_bounds
 from flowstream.windows import Window
 
 STREAM, EVENTS, WINDOWS = "paths", "path-events", "path-windows"
@@ -52,18 +52,13 @@ def bytes_fields(sums: Sums, samples_min: float) -> list[dict[str, Any]]:
     total, samples = (sums.counts[:, COUNTS.index(name)] for name in ("bytes", "records"))
     variance, weight_max = sums.spread.T
     sure = estimates(samples, total, variance, weight_max, samples_min)
-    missed = (samples == 0) & (weight_max > 0.0) & (samples_min > 0.0)
-    named = ~(np.isnan(sure.estimate) | missed)
-    columns = (total, named, np.floor(sure.low), np.ceil(sure.high), samples)
-    return [
-        {
-            "bytes": sent if known else None,
-            "bytes_low": min(int(low), COUNT_MAX),
-            "bytes_high": min(int(high), COUNT_MAX),
-            "samples": count,
-        }
-        for sent, known, low, high, count in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    named = enough_counted(samples, total.astype(np.float64), variance, weight_max, samples_min)
+    fields = []
+    columns = (total, named, sure.low, sure.high, samples)
+    for sent, known, least, most, count in zip(*(column.tolist() for column in columns), strict=True):
+        low, high = whole_bounds(least, most, sent)
+        fields.append({"bytes": sent if known else None, "bytes_low": low, "bytes_high": high, "samples": count})
+    return fields
 
 
 def head_of(window: Window, flow: Words, figures: Mapping[str, Any], *, elephant: bool) -> dict[str, Any]:

@@ -14,7 +14,9 @@ COUNT_MAX: Final = (1 << 63) - 1
 
 def whole_bounds(low: float, high: float, estimate: int) -> tuple[int, int]:
     """Return the bounds of a whole number, ``low`` rounded down and ``high`` up; at most ``COUNT_MAX``."""
-    # Beyond 53 bits the nearest float may lie on the wrong side of the number itself.
+    # Beyond 53 bits the nearest float may lie on the wrong side of the number itself, and is not what was counted.
+    if low == high == float(estimate):
+        return estimate, estimate
     return min(math.floor(low), estimate), min(max(math.ceil(high), estimate), COUNT_MAX)
 
 

@@ -17,8 +17,8 @@ from flowstream import narrow
 from flowstream.batch import Array, address_text
 from flowstream.counting import Rule
 from flowstream.errors import StateError
-from flowstream.estimate import enough, estimates
-from flowstream.saturation import COUNT_MAX
+from flowstream.estimate import enough_counted, estimates
+from flowstream.saturation import whole_bounds
 
 COLUMNS: Final[Mapping[str, str]] = {
     "records": "<i8",
@@ -140,22 +140,21 @@ class SourceBlock:
 
     def _enough(self) -> NDArray[np.bool_]:
         """Return of which sources there are enough samples to name a number."""
-        sums, variance = self.columns["estimated_bytes"].astype(np.float64), self.columns["variance"]
-        # A source of which nothing counts was seen elsewhere, so sampling may have left it out where it does.
-        left_out = (self.columns["flows"] == 0) & (self.columns["weight_max"] > 0.0) & (self.samples_min > 0.0)
-        return np.asarray(enough(sums, variance, self.samples_min) & ~left_out)
+        sums, variance, weight_max = (self.columns[name] for name in ("estimated_bytes", "variance", "weight_max"))
+        return enough_counted(self.columns["flows"], sums.astype(np.float64), variance, weight_max, self.samples_min)
 
     def _rows(self, index: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
         own = {name: column[index] for name, column in self.columns.items()}
-        variance, weight_max = own["variance"], own["weight_max"]
-        sure = estimates(own["flows"], own["estimated_bytes"], variance, weight_max, self.samples_min)
+        sums, variance, weight_max = (own[name] for name in ("estimated_bytes", "variance", "weight_max"))
+        sure = estimates(own["flows"], sums, variance, weight_max, self.samples_min)
+        bounds = list(map(whole_bounds, sure.low.tolist(), sure.high.tolist(), sums.tolist()))
         unknown = dict.fromkeys(_ESTIMATES, ~self._enough()[index])
         unknown["distance_p999"] = np.isnan(own["distance_p999"])
         told = {name: own[name].tolist() for name in FIGURES}
         for name, absent in unknown.items():
             told[name] = [None if no else value for value, no in zip(told[name], absent.tolist(), strict=True)]
-        for name, bounds in zip(_BOUNDS, (np.floor(sure.low), np.ceil(sure.high)), strict=True):
-            told[name] = [min(int(bound), COUNT_MAX) for bound in bounds.tolist()]
+        for side, name in enumerate(_BOUNDS):
+            told[name] = [both[side] for both in bounds]
         told["counted_by"] = [[rule.name for rule in Rule if bits >> rule & 1] for bits in own["counted_by"].tolist()]
         rows = zip(*(told[name] for name in _TOLD), strict=True)
         for (high, low), figures in zip(self.addresses[index].tolist(), rows, strict=True):

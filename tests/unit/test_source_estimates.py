@@ -87,6 +87,12 @@ def test_what_was_not_sampled_is_exact_whatever_the_floor():
     assert [row[f"estimated_bytes{bound}"] for bound in ("", "_low", "_high")] == [77, 77, 77]
 
 
+@pytest.mark.parametrize("sent", [2**53 + 1, 2**62 + 3, LIMIT])
+def test_what_was_not_sampled_is_exact_beyond_what_a_float_holds(sent):
+    (row,) = block_of(flows(1, bytes=sent, sampling_rate=1)).rows()
+    assert [row[f"estimated_bytes{bound}"] for bound in ("", "_low", "_high")] == [sent, sent, sent]
+
+
 def edges_of(**edges: bool) -> LinkTable:
     return LinkTable.from_rows(
         {"exporter": "192.0.2.1", "if_index": int(name[2:]), "name": "", "speed_bps": 1, "edge": edge}
